@@ -1,0 +1,104 @@
+"""gateway: any model, local or hosted, as a service behind one interface, picked by a policy that says why.
+
+    with Gateway.discover() as gw:
+        print(gw.chat("Name three rivers.", Need(place="local")).text)
+
+The rooms; a module imports only from those above it:
+
+    errors                      the error tree
+    decision, trace             why a model was chosen; what happened on the way
+    card, parts, tasks, clock   facts of a model, content, requests and responses, time and chance
+    config                      gateway.toml
+    keys, weights               who wraps a key; where weights come from
+    service                     ModelService, the one interface; Resources, what it may use
+    transform, state, events    rewriting on the way; limits; what is told to observers
+    live, registry              what is known of a service now; services, described and started once
+    routing, policies           how a model is chosen; the built-in rules
+    hookspecs, plugins, otel    the hooks; loading what is installed; events as OpenTelemetry names them
+    hop, call, gateway          one attempt; one request's way; AsyncGateway
+    sync, wire, cli             Gateway for code that is not async; JSON forms; the `gateway` program
+
+A request's way: transforms inspect it -> policies judge every model -> the best one is reserved and started -> transforms
+rewrite the request -> the service answers -> transforms restore the reply -> settle, learn, trace. When a model fails before
+its first delta, the rest are judged again, with what has been learnt.
+"""
+
+from gateway.card import LOCAL, ModelCard, Need, Place, Price, Usage
+from gateway.clock import Clock, Random, SystemClock
+from gateway.config import GatewayConfig, parse_config
+from gateway.decision import Candidate, Decision, Score, Veto
+from gateway.errors import (
+    AllModelsFailed,
+    AttemptTimeout,
+    BadReply,
+    BudgetExceeded,
+    Closed,
+    ConfigError,
+    ContentFiltered,
+    ContextTooLong,
+    DeadlineExceeded,
+    Denied,
+    GatewayError,
+    InvalidRequest,
+    KeyNotMine,
+    MissingSecret,
+    ModelMissing,
+    NoEligibleModel,
+    OutOfQuota,
+    Overloaded,
+    PluginError,
+    RateLimited,
+    Rejected,
+    ServiceCrashed,
+    ServiceError,
+    UnknownModel,
+    Unreachable,
+    Unsupported,
+    UnsupportedOption,
+    UnsupportedTask,
+    WeightsError,
+)
+from gateway.events import Event, Observer
+from gateway.gateway import AsyncGateway, ModelStatus, Stream
+from gateway.hookspecs import API_VERSION, Command, hookimpl
+from gateway.keys import KeyProvider, Keys, Secret
+from gateway.live import Live
+from gateway.parts import Audio, Delta, Image, Part, Reasoning, Restart, Text, ToolCall, ToolResult, assemble, deltas_of
+from gateway.routing import Ask, Policy, Shape
+from gateway.service import ModelService, Resources
+from gateway.state import Lease, Limit, Refusal, StateStore
+from gateway.sync import Gateway, SyncStream
+from gateway.tasks import (
+    Chat,
+    ChatResponse,
+    Embed,
+    EmbedResponse,
+    Finish,
+    Generate,
+    GenerateResponse,
+    Message,
+    Meta,
+    Request,
+    Response,
+    Tool,
+    Traits,
+)
+from gateway.trace import Attempt, Trace
+from gateway.transform import Findings, Rewrite, Transform
+from gateway.weights import FileStore, TensorInfo, Weights, WeightStore, WeightsWriter
+
+# fmt: off
+__all__ = [
+    "API_VERSION", "LOCAL", "AllModelsFailed", "Ask", "AsyncGateway", "Attempt", "AttemptTimeout", "Audio", "BadReply",
+    "BudgetExceeded", "Candidate", "Chat", "ChatResponse", "Clock", "Closed", "Command", "ConfigError",
+    "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied", "Embed", "EmbedResponse",
+    "Event", "FileStore", "Findings", "Finish", "Gateway", "GatewayConfig", "GatewayError", "Generate",
+    "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine", "KeyProvider", "Keys", "Lease", "Limit", "Live",
+    "Message", "Meta", "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need",
+    "NoEligibleModel", "Observer", "OutOfQuota", "Overloaded", "Part", "Place", "PluginError", "Policy", "Price",
+    "Random", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Resources", "Response", "Restart",
+    "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "StateStore", "Stream", "SyncStream",
+    "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transform",
+    "UnknownModel", "Unreachable", "Unsupported", "UnsupportedOption", "UnsupportedTask", "Usage", "Veto",
+    "WeightStore", "Weights", "WeightsError", "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
+]

@@ -1,0 +1,220 @@
+"""ModelCard, the facts of a model; Need, what a caller requires; Usage, what a call consumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
+
+from gateway.errors import ConfigError, InvalidRequest
+
+if TYPE_CHECKING:
+    from gateway.tasks import Request
+
+Place = Literal["process", "host", "private", "hosted"]
+"""Where a model runs: this process, this machine, the caller's own network, or somebody else's."""
+
+PLACES: tuple[Place, ...] = ("process", "host", "private", "hosted")
+LOCAL: frozenset[Place] = frozenset({"process", "host"})
+
+
+def _names(value: Iterable[Any], where: str) -> frozenset[Any]:
+    if isinstance(value, str):
+        raise ConfigError(f"{where} must be a set of names, not one string")
+    return frozenset(value)
+
+
+def _check_numbers(record: Any, where: str, error: type[ConfigError] | type[InvalidRequest]) -> None:
+    """Refuse NaN, infinity, negative numbers and things that are no numbers in a record's number fields."""
+    for f in fields(record):
+        if ("float" not in str(f.type) and "int" not in str(f.type)) or f.name == "quality":
+            continue
+        value = getattr(record, f.name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            message = f"{where}.{f.name} must be a finite number of at least 0, not {value!r}"
+            raise InvalidRequest(message, field=f"{where}.{f.name}") if error is InvalidRequest else error(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What a call consumed. `input_tokens` includes the cached ones, `output_tokens` the reasoning ones.
+
+    `cost_usd` is the whole request's: failed attempts included. `estimated` when the model did not count.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """USD per million tokens, and per request. `cached_input` is what a cached input token costs."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cached_input: float | None = None
+    request: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "price", ConfigError)
+
+    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
+        """The cost in USD; `input_tokens` includes `cached_tokens`."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = input_tokens - cached_tokens
+        return self.request + (self.input * fresh + cached * cached_tokens + self.output * output_tokens) / 1e6
+
+
+FREE = Price()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The facts of one model, as its service states them. None means unknown, and an unknown fact that a
+    need asks for is a refusal, never a guess.
+
+    `params`, `active_params` are counts; `bytes` is what the weights take in memory; `context` and `max_output`
+    are tokens. `modalities` are those of the input. `features` are names such as "tools", "json_schema", "stop", "seed",
+    "reasoning". `languages` are BCP 47 primary tags. `quality` is in [0, 1], one number or one per task name.
+    `first_token_s` and `per_token_s` are a prior for latency, used until enough has been measured.
+    """
+
+    name: str
+    tasks: frozenset[type[Request[Any]]]
+    place: Place = "process"
+    provider: str = ""
+    model: str = ""
+    params: int | None = None
+    active_params: int | None = None
+    bytes: int | None = None
+    dtype: str | None = None
+    context: int | None = None
+    max_output: int | None = None
+    dimensions: int | None = None
+    features: frozenset[str] = frozenset()
+    modalities: frozenset[str] = frozenset({"text"})
+    languages: frozenset[str] | None = None
+    price: Price | None = None
+    quality: float | Mapping[str, float] | None = None
+    first_token_s: float | None = None
+    per_token_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise ConfigError("a model card needs a name")
+        where = f"card of {self.name!r}"
+        if self.place not in PLACES:
+            raise ConfigError(f"{where}: place {self.place!r} is none of {', '.join(PLACES)}")
+        if not self.tasks:
+            raise ConfigError(f"{where}: tasks is empty; list at least one Request class")
+        for attribute in ("tasks", "features", "modalities", "languages"):
+            value = getattr(self, attribute)
+            if value is not None and not isinstance(value, frozenset):
+                object.__setattr__(self, attribute, _names(value, f"{where}: {attribute}"))
+        for value in self.quality.values() if isinstance(self.quality, Mapping) else (self.quality,):
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{where}: quality {value!r} is not between 0 and 1")
+        _check_numbers(self, where, ConfigError)
+
+    @property
+    def local(self) -> bool:
+        """True when nothing that this model is sent leaves the machine."""
+        return self.place in LOCAL
+
+    def quality_for(self, task: str) -> float | None:
+        """The stated quality for a task, None when unknown."""
+        quality = self.quality
+        return quality if quality is None or isinstance(quality, (float, int)) else quality.get(task)
+
+    def price_or_free(self) -> Price | None:
+        """The price; a local model whose card names none is free, a hosted one's is unknown."""
+        price = self.price
+        return price if price is not None or self.place not in LOCAL else FREE
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain JSON values, tasks by name, unknown facts left out."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "tasks":
+                value = sorted(task.task for task in value)
+            elif isinstance(value, frozenset):
+                value = sorted(value)
+            elif isinstance(value, Price):
+                value = {p.name: getattr(value, p.name) for p in fields(value)}
+            if value not in (None, "", []):
+                out[f.name] = dict(value) if isinstance(value, Mapping) else value
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What the caller requires of a model. Everything left out allows anything.
+
+    `model` is a name or a shell pattern (``"local-*"``), or several of them; naming one pins it. `avoid` likewise.
+    `place` is one place or several; "local" stands for process and host. `context` is the fewest tokens of context.
+    Latency is of the whole answer, in seconds, as predicted; `max_cost_usd` is of one request, as predicted.
+    Features that the request itself uses (tools, an image, ...) need not be repeated here.
+    """
+
+    model: str | tuple[str, ...] = ()
+    avoid: str | tuple[str, ...] = ()
+    place: str | tuple[str, ...] = ()
+    min_params: float | None = None
+    max_params: float | None = None
+    max_bytes: float | None = None
+    context: int | None = None
+    features: frozenset[str] = frozenset()
+    languages: frozenset[str] = frozenset()
+    max_first_token_s: float | None = None
+    max_latency_s: float | None = None
+    max_cost_usd: float | None = None
+    min_quality: float | None = None
+    places: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for attribute in ("model", "avoid", "place"):
+            value = getattr(self, attribute)
+            several = (value,) if isinstance(value, str) else tuple(value)
+            if not all(isinstance(item, str) and item for item in several):
+                raise InvalidRequest(f"need.{attribute} must be a name or several", field=f"need.{attribute}")
+            object.__setattr__(self, attribute, several)
+        for attribute in ("features", "languages"):
+            value = getattr(self, attribute)
+            if isinstance(value, str):
+                value = (value,)
+            object.__setattr__(self, attribute, frozenset(value))
+        places: set[str] = set()
+        for place in self.place:
+            if place != "local" and place not in PLACES:
+                allowed = ", ".join(("local", *PLACES))
+                raise InvalidRequest(f"need.place: {place!r} is none of {allowed}", field="need.place")
+            places.update(LOCAL if place == "local" else (place,))
+        object.__setattr__(self, "places", frozenset(places))
+        if self.min_quality is not None and self.min_quality > 1:
+            raise InvalidRequest("need.min_quality is between 0 and 1", field="need.min_quality")
+        _check_numbers(self, "need", InvalidRequest)
+
+    def __hash__(self) -> int:
+        # Needs are kept and used again, and hashed once per request: remember the hash beside the fields.
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash(tuple(getattr(self, f.name) for f in fields(self) if f.compare))
+            object.__setattr__(self, "_hash", known)
+        return int(known)
+
+
+ANYTHING = Need()
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """True when a model's name is one of the patterns or fits one; case matters."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)

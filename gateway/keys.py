@@ -1,0 +1,173 @@
+"""KeyProvider: who wraps a key; "env" and "file" wrap with a key of the caller's own. Secret: a string that never prints.
+
+A reference is ``scheme:rest``, such as ``env:BIG_KEY`` or ``file:/run/secrets/big``. It comes from the caller's
+configuration only, never from a file that is being opened. Wrapping needs the `cryptography` package
+(``pip install gateway-sdk[keys]``); resolving a secret needs nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gateway.errors import ConfigError, KeyNotMine, MissingSecret
+
+SALT_BYTES = 32
+KEY_BYTES = 32
+
+
+class Secret:
+    """A secret string. It shows as ``***`` everywhere; `reveal()` is the only way to read it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself: pass it straight on, keep it nowhere."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not serialised; pass its reference instead")
+
+
+@runtime_checkable
+class KeyProvider(Protocol):
+    """Wraps and unwraps data keys under a key that it holds; a KMS never reveals its own.
+
+    `uri` is the whole reference that the caller configured. `context` is authenticated, not secret: a wrap made in
+    one context does not open in another. `unwrap` raises KeyNotMine when this key did not wrap it (the next
+    provider is tried) and any other GatewayError when something is wrong for good. Both may block.
+    """
+
+    scheme: str
+
+    def wrap(self, uri: str, key: bytes, context: Mapping[str, str]) -> bytes:
+        """`key` encrypted, for `unwrap` with the same uri and context."""
+
+    def unwrap(self, uri: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The key that `wrap` was given."""
+
+
+class Keys:
+    """The key providers of one gateway, by scheme."""
+
+    def __init__(self, providers: Mapping[str, KeyProvider]) -> None:
+        self._providers = dict(providers)
+
+    def wrap(self, uri: str, key: bytes, context: Mapping[str, str]) -> bytes:
+        """`key` encrypted by the provider that `uri` names."""
+        return self._provider(uri).wrap(uri, key, context)
+
+    def unwrap(self, uri: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The key back. KeyNotMine when this is not the key that wrapped it."""
+        return self._provider(uri).unwrap(uri, wrapped, context)
+
+    def _provider(self, uri: str) -> KeyProvider:
+        scheme = uri.partition(":")[0]
+        if scheme not in self._providers:
+            known = ", ".join(sorted(self._providers)) or "none"
+            raise ConfigError(f"key {uri!r}: no installed plugin provides the scheme {scheme!r} (there are: {known})")
+        return self._providers[scheme]
+
+
+def secret(ref: str) -> Secret:
+    """The secret behind ``env:NAME`` or ``file:PATH``. MissingSecret names what is missing; a bare value is refused."""
+    scheme, _, rest = ref.partition(":")
+    if scheme == "env" and rest:
+        value = os.environ.get(rest, "")
+        if not value:
+            raise MissingSecret(f"environment variable {rest} is not set", ref=ref)
+        return Secret(value)
+    if scheme == "file" and rest:
+        return Secret(_read_private(Path(rest).expanduser(), ref))
+    # The reference itself may be a key that was pasted in: it must not be repeated in the message.
+    raise ConfigError("a secret is given as env:NAME or file:PATH, not as its value")
+
+
+class _OwnKey:
+    """Wraps with a 256-bit key of the caller's: AES-256-GCM under HKDF-SHA-384 (RFC 5869) of key, salt and context.
+
+    The derived key is fresh for each 32-byte random salt, so the nonce may be fixed. A wrap is salt | ciphertext | tag.
+    """
+
+    scheme: str
+
+    def wrap(self, uri: str, key: bytes, context: Mapping[str, str]) -> bytes:
+        salt = os.urandom(SALT_BYTES)
+        aad = _canonical(context)
+        sealed: bytes = self._cipher(uri, salt, aad).encrypt(bytes(12), key, aad)
+        return salt + sealed
+
+    def unwrap(self, uri: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        if len(wrapped) < SALT_BYTES + 16:
+            raise KeyNotMine(f"{uri!r} did not wrap this key: it is too short")
+        aad = _canonical(context)
+        try:
+            key: bytes = self._cipher(uri, wrapped[:SALT_BYTES], aad).decrypt(bytes(12), wrapped[SALT_BYTES:], aad)
+        except InvalidTag:
+            raise KeyNotMine(f"{uri!r} did not wrap this key, or it was wrapped for something else") from None
+        return key
+
+    def _cipher(self, uri: str, salt: bytes, aad: bytes) -> Any:
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            from cryptography.hazmat.primitives.hashes import SHA384
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+        except ImportError as error:
+            raise ConfigError(f"key {uri!r} needs the package cryptography: pip install 'gateway-sdk[keys]'") from error
+        try:
+            own = base64.b64decode(secret(uri).reveal(), validate=True)
+        except binascii.Error:
+            own = b""
+        if len(own) != KEY_BYTES:
+            raise ConfigError(f"key {uri!r} must be {KEY_BYTES} bytes in base64")
+        return AESGCM(HKDF(SHA384(), KEY_BYTES, salt, b"gateway wrap 1" + aad).derive(own))
+
+
+class EnvKey(_OwnKey):
+    """``env:NAME``: 32 bytes, base64, in an environment variable."""
+
+    scheme = "env"
+
+
+class FileKey(_OwnKey):
+    """``file:PATH``: 32 bytes, base64, in a file that only its owner can read."""
+
+    scheme = "file"
+
+
+def _canonical(context: Mapping[str, str]) -> bytes:
+    return json.dumps(dict(context), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _read_private(path: Path, ref: str) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_IMODE(mode) & 0o077:
+                raise ConfigError(f"secret file {str(path)!r} can be read by others: chmod 600 it")
+            return file.read(65_536).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingSecret(f"secret file {str(path)!r} cannot be read: {type(error).__name__}", ref=ref) from error

@@ -1,0 +1,200 @@
+"""What messages and replies are made of: ordered parts; and Delta, a piece of one part in a stream.
+
+Content never shows in a `repr`: parts print their sizes only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Discriminator
+
+from gateway.errors import InvalidRequest
+
+BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+"""How bytes go into JSON (RFC 4648, section 5: the URL-safe alphabet)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Text:
+    """Plain text."""
+
+    text: str
+    type: Literal["text"] = "text"
+
+    def __repr__(self) -> str:
+        return f"<Text {len(self.text)} characters>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reasoning:
+    """What a model thought before it answered. `signature` is opaque and goes back to the model unchanged."""
+
+    text: str
+    signature: str = ""
+    type: Literal["reasoning"] = "reasoning"
+
+    def __repr__(self) -> str:
+        return f"<Reasoning {len(self.text)} characters>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolCall:
+    """A model asks for a tool. `arguments` is the JSON text as the model wrote it; `parsed()` reads it."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+    type: Literal["tool_call"] = "tool_call"
+
+    def parsed(self) -> dict[str, Any]:
+        """The arguments as a dict. ValueError when the model wrote something else."""
+        value = json.loads(self.arguments or "{}")
+        if not isinstance(value, dict):
+            raise ValueError(f"arguments of the tool call {self.id!r} are not a JSON object")
+        return value
+
+    def __repr__(self) -> str:
+        return f"<ToolCall {self.name} {len(self.arguments)} characters>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolResult:
+    """What a tool returned, for the call of the same `id`."""
+
+    id: str
+    text: str
+    error: bool = False
+    type: Literal["tool_result"] = "tool_result"
+
+    def __repr__(self) -> str:
+        return f"<ToolResult {len(self.text)} characters>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Image:
+    """An image: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = BASE64
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str = "image/png"
+    type: Literal["image"] = "image"
+
+    def __post_init__(self) -> None:
+        _one_of(self, "image")
+
+    def __repr__(self) -> str:
+        return f"<Image {self.media_type} {len(self.data or b'')} bytes>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Audio:
+    """A sound: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = BASE64
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str = "audio/wav"
+    type: Literal["audio"] = "audio"
+
+    def __post_init__(self) -> None:
+        _one_of(self, "audio")
+
+    def __repr__(self) -> str:
+        return f"<Audio {self.media_type} {len(self.data or b'')} bytes>"
+
+
+Part = Annotated[Text | Reasoning | ToolCall | ToolResult | Image | Audio, Discriminator("type")]
+"""Any part of a message or a reply."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Delta:
+    """More of one part of a streamed reply: `data` is appended to the part at index `part`.
+
+    The first delta of a part says its `kind`, and for a tool call its `id` and `name`; `data` is then a fragment of the
+    arguments' JSON text. A part that does not come in pieces (an image) is carried whole in `whole`.
+    Indices start at 0 and have no gaps once the stream has ended.
+    """
+
+    data: str = ""
+    part: int = 0
+    kind: Literal["text", "reasoning", "tool_call", "whole"] = "text"
+    id: str = ""
+    name: str = ""
+    signature: str = ""
+    whole: Part | None = None
+
+    @property
+    def text(self) -> str:
+        """What a reader should see of this delta: answer text, and nothing of reasoning or tool calls."""
+        return self.data if self.kind == "text" else ""
+
+    def __repr__(self) -> str:
+        return f"<Delta {self.kind} {self.part} +{len(self.data)}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """In a stream: everything delivered so far is void, and the reply begins again, from `model`."""
+
+    model: str = ""
+
+
+def deltas_of(parts: Iterable[Part]) -> list[Delta]:
+    """The shortest stream that `assemble` turns back into these parts: one delta each."""
+    out = []
+    for index, part in enumerate(parts):
+        match part:
+            case Text(text):
+                out.append(Delta(text, index))
+            case Reasoning(text, signature):
+                out.append(Delta(text, index, "reasoning", signature=signature))
+            case ToolCall(id, name, arguments):
+                out.append(Delta(arguments, index, "tool_call", id, name))
+            case _:
+                out.append(Delta("", index, "whole", whole=part))
+    return out
+
+
+def assemble(deltas: Iterable[Delta]) -> tuple[Part, ...]:
+    """The parts that a stream of deltas adds up to, in order of index. Empty text parts are left out."""
+    heads: dict[int, Delta] = {}
+    data: dict[int, list[str]] = {}
+    for delta in deltas:
+        head = heads.get(delta.part)
+        if head is None:
+            heads[delta.part] = delta
+            data[delta.part] = [delta.data]
+            continue
+        data[delta.part].append(delta.data)
+        if delta.signature or (delta.id and not head.id) or (delta.name and not head.name):
+            heads[delta.part] = replace(
+                head,
+                signature=head.signature + delta.signature,
+                id=head.id or delta.id,
+                name=head.name or delta.name,
+            )
+    out: list[Part] = []
+    for index in sorted(heads):
+        head, joined = heads[index], "".join(data[index])
+        if head.kind == "tool_call":
+            out.append(ToolCall(head.id, head.name, joined))
+        elif head.kind == "reasoning":
+            out.append(Reasoning(joined, head.signature))
+        elif head.whole is not None:
+            out.append(head.whole)
+        elif joined:
+            out.append(Text(joined))
+    return tuple(out)
+
+
+def _one_of(media: Image | Audio, name: str) -> None:
+    if (media.data is None) == (media.url is None):
+        raise InvalidRequest(f"{name}: give exactly one of data and url", field=f"{name}.data")

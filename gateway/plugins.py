@@ -1,0 +1,185 @@
+"""Plugins: found by their entry points, loaded one by one, asked through hooks. One that is broken stops the start, by name.
+
+Skipping a broken plugin would be worse than stopping: without its scrubber an app would leak.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from gateway import hookspecs
+from gateway.config import GatewayConfig
+from gateway.errors import ConfigError, GatewayError, PluginError
+from gateway.events import Observer
+from gateway.hookspecs import API_VERSION, Command
+from gateway.keys import KeyProvider
+from gateway.routing import Policy
+from gateway.service import ModelService
+from gateway.state import StateStore
+from gateway.transform import Transform
+from gateway.weights import WeightStore
+
+GROUP = "gateway"
+
+# Hook, the Plugins field that its results go to, their type, and the attribute that names one.
+HOOKS: tuple[tuple[str, str, Any, str], ...] = (
+    ("gateway_models", "models", ModelService, ""),
+    ("gateway_policies", "policies", Policy, "name"),
+    ("gateway_transforms", "transforms", Transform, "name"),
+    ("gateway_stores", "stores", WeightStore, "scheme"),
+    ("gateway_keys", "keys", KeyProvider, "scheme"),
+    ("gateway_states", "states", StateStore, ""),
+    ("gateway_observers", "observers", Observer, "name"),
+    ("gateway_commands", "commands", Command, "name"),
+)
+
+
+@dataclass(kw_only=True)
+class PluginInfo:
+    """One installed plugin: who ships it, which hooks it has, how long it took to load, and what went wrong."""
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    hooks: tuple[str, ...] = ()
+    load_s: float = 0.0
+    enabled: bool = True
+    error: GatewayError | None = None
+
+    def fail(self, what: str, cause: BaseException | None = None) -> PluginError:
+        """The error that names this plugin and says how to do without it."""
+        shipped = f" ({self.distribution} {self.version})" if self.distribution else ""
+        message = f"plugin {self.name!r}{shipped} {what}; mend or uninstall it, or leave it out of `plugins` in gateway.toml"
+        error = PluginError(message, plugin=self.name, distribution=self.distribution, version=self.version)
+        error.__cause__ = cause
+        return error
+
+
+@dataclass
+class Plugins:
+    """Everything that the loaded plugins provide, each with the name of its plugin."""
+
+    infos: list[PluginInfo] = field(default_factory=list)
+    models: list[tuple[str, ModelService]] = field(default_factory=list)
+    policies: list[tuple[str, Policy]] = field(default_factory=list)
+    transforms: list[tuple[str, Transform]] = field(default_factory=list)
+    stores: list[tuple[str, WeightStore]] = field(default_factory=list)
+    keys: list[tuple[str, KeyProvider]] = field(default_factory=list)
+    states: list[tuple[str, StateStore]] = field(default_factory=list)
+    observers: list[tuple[str, Observer]] = field(default_factory=list)
+    commands: list[tuple[str, Command]] = field(default_factory=list)
+
+    def named(self, what: str) -> dict[str, Any]:
+        """The things of one kind by name or scheme. PluginError when two plugins provide one name."""
+        attribute = next(attribute for _, kind, _, attribute in HOOKS if kind == what)
+        out: dict[str, tuple[str, Any]] = {}
+        for plugin, thing in getattr(self, what):
+            name = getattr(thing, attribute)
+            if name in out:
+                who = f"{whose(out[name][0])} and {whose(plugin)}"
+                raise PluginError(f"two {what} are named {name!r}: from {who}; leave one out", plugin=plugin)
+            out[name] = (plugin, thing)
+        return {name: thing for name, (_, thing) in out.items()}
+
+
+def load_plugins(
+    config: GatewayConfig,
+    *,
+    extra: Iterable[tuple[str, object]] = (),
+    on_error: Callable[[PluginInfo], None] | None = None,
+) -> Plugins:
+    """Load what is installed and allowed, and collect what it provides.
+
+    `extra` are plugins given by the app itself: (name, module or object). The first broken plugin raises its error,
+    unless `on_error` takes note of it (then the rest is still collected: for listing, not for serving).
+    """
+    pm = pluggy.PluginManager(GROUP)
+    pm.add_hookspecs(hookspecs)
+    plugins = Plugins()
+    installed = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    sources: list[tuple[PluginInfo, EntryPoint | object]] = [(_info(point), point) for point in installed]
+    sources += [(PluginInfo(name=name), plugin) for name, plugin in extra]
+    _check_names(config, [info for info, _ in sources])
+    for info, source in sources:
+        plugins.infos.append(info)
+        info.enabled = config.plugins is None or info.name in config.plugins
+        if not info.enabled:
+            continue
+        began = time.perf_counter()
+        try:
+            _register(pm, info, source)
+            _collect(pm, info, config, plugins)
+        except GatewayError as error:
+            info.error = error
+            if on_error is None:
+                raise
+            on_error(info)
+        info.load_s = time.perf_counter() - began
+    return plugins
+
+
+def whose(plugin: str) -> str:
+    """Who provides something, in words; plugins are quoted, the app and gateway itself are not."""
+    return plugin if plugin in ("the app", "gateway") else f"plugin {plugin!r}"
+
+
+def _info(point: EntryPoint) -> PluginInfo:
+    dist = point.dist
+    return PluginInfo(name=point.name, distribution=dist.name if dist else "", version=dist.version if dist else "")
+
+
+def _check_names(config: GatewayConfig, infos: Sequence[PluginInfo]) -> None:
+    seen: dict[str, PluginInfo] = {}
+    for info in infos:
+        other = seen.setdefault(info.name, info)
+        if other is not info:
+            who = " and ".join(f"{one.distribution or 'the app'} {one.version}".strip() for one in (other, info))
+            raise PluginError(f"two plugins are named {info.name!r}: from {who}; uninstall one", plugin=info.name)
+    for name in (*(config.plugins or ()), *config.plugin):
+        if name not in seen:
+            known = ", ".join(sorted(seen)) or "none"
+            where = "plugins" if name in (config.plugins or ()) else f"plugin.{name}"
+            raise ConfigError(f"{where}: no plugin {name!r} is installed (there are: {known})")
+
+
+def _register(pm: pluggy.PluginManager, info: PluginInfo, source: EntryPoint | object) -> None:
+    try:
+        plugin = source.load() if isinstance(source, EntryPoint) else source
+    except Exception as error:
+        raise info.fail(f"failed to import: {type(error).__name__}: {error}", error) from error
+    wanted = getattr(plugin, "gateway_api", API_VERSION)
+    if wanted != API_VERSION:
+        raise info.fail(f"was made for version {wanted} of the plugin interface; this gateway has {API_VERSION}")
+    try:
+        pm.register(plugin, info.name)
+    except (pluggy.PluginValidationError, ValueError, TypeError) as error:
+        raise info.fail(f"does not fit the hooks: {error}", error) from error
+    known = {hook for hook, *_ in HOOKS}
+    info.hooks = tuple(sorted(caller.name for caller in pm.get_hookcallers(plugin) or ()))
+    if unknown := [name for name in info.hooks if name not in known]:
+        raise info.fail(f"has a hook {unknown[0]!r} that does not exist; there are: {', '.join(sorted(known))}")
+
+
+def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, plugins: Plugins) -> None:
+    section = config.plugin.get(info.name, {})
+    others = [plugin for name, plugin in pm.list_name_plugin() if name != info.name and plugin is not None]
+    for hook, what, kind, _ in HOOKS:
+        if hook not in info.hooks:
+            continue
+        try:
+            results = pm.subset_hook_caller(hook, others)(config=section)
+            things = [thing for result in results for thing in result]
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise info.fail(f"raised {type(error).__name__} in {hook}: {error}", error) from error
+        for thing in things:
+            if not isinstance(thing, kind):
+                raise info.fail(f"gave a {type(thing).__name__} from {hook}, not a {kind.__name__}")
+            getattr(plugins, what).append((info.name, thing))

@@ -1,0 +1,232 @@
+"""The built-in policies. Utilities are USD: what an answer is worth by its quality, less money, time and risk of failure."""
+
+from __future__ import annotations
+
+from gateway.card import ModelCard, Price, matches
+from gateway.config import PolicyConfig
+from gateway.decision import Score, Veto
+from gateway.live import Live
+from gateway.routing import Ask, Policy, Shape
+
+UNKNOWN_QUALITY = 0.5
+UNKNOWN_PRICE = Price(input=10.0, output=30.0)
+"""A hosted model whose price is not stated is ranked as if it were dear; with a limit on cost it is refused."""
+
+
+class NamePolicy(Policy):
+    """Keeps to the models that the need names, and away from those it avoids."""
+
+    name = "name"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        need = shape.need
+        if need.model and not matches(card.name, need.model):
+            return Veto("need.model", card.name, ", ".join(need.model))
+        if need.avoid and matches(card.name, need.avoid):
+            return Veto("need.avoid", card.name, f"none of {', '.join(need.avoid)}")
+        return None
+
+
+class TaskPolicy(Policy):
+    """Only models that do the task."""
+
+    name = "task"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        if shape.task in card.tasks:
+            return None
+        return Veto("task", ", ".join(sorted(task.task for task in card.tasks)), shape.task.task)
+
+
+class PlacePolicy(Policy):
+    """Only models where the need allows, and only local ones when nothing may leave this machine."""
+
+    name = "place"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        if shape.local_only and not card.local:
+            return Veto("inspection", f"{card.place}; {shape.local_only}", "process, host")
+        places = shape.need.places
+        if places and card.place not in places:
+            return Veto("need.place", card.place, ", ".join(sorted(places)))
+        return None
+
+
+class SizePolicy(Policy):
+    """Parameters and bytes within the need's bounds; an unknown size is refused, never guessed."""
+
+    name = "size"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        need = shape.need
+        for rule, seen, most, least in (
+            ("params", card.params, need.max_params, need.min_params),
+            ("bytes", card.bytes, need.max_bytes, None),
+        ):
+            if most is None and least is None:
+                continue
+            if seen is None:
+                return Veto(f"need.{rule}", "unknown", "a model that states it")
+            if most is not None and seen > most:
+                return Veto(f"need.max_{rule}", _count(seen), f"at most {_count(most)}")
+            if least is not None and seen < least:
+                return Veto(f"need.min_{rule}", _count(seen), f"at least {_count(least)}")
+        return None
+
+
+class ContextPolicy(Policy):
+    """The input and the longest answer fit. Token counts are estimates, so a service may still say ContextTooLong."""
+
+    name = "context"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        least = shape.need.context
+        if least is None or (card.context is not None and card.context >= least):
+            return None
+        return Veto("need.context", _count(card.context), f"at least {_count(least)} tokens")
+
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        asked = ask.output_tokens
+        if card.max_output is not None and asked is not None and asked > card.max_output:
+            return Veto("max_output", f"max_tokens {asked}", f"at most {card.max_output}")
+        if card.context is not None and ask.input_tokens + (asked or 0) > card.context:
+            return Veto("context", f"about {ask.input_tokens} tokens in, {asked or 0} out", f"{card.context} together")
+        return None
+
+
+class FeaturePolicy(Policy):
+    """Every feature and modality that the request uses, or the need names, is there."""
+
+    name = "features"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        if missing := (shape.features | shape.need.features) - card.features:
+            return Veto("features", f"lacks {', '.join(sorted(missing))}", ", ".join(sorted(card.features)) or "none")
+        if missing := shape.modalities - card.modalities:
+            return Veto("modalities", f"input has {', '.join(sorted(missing))}", ", ".join(sorted(card.modalities)))
+        return None
+
+
+class LanguagePolicy(Policy):
+    """Every language that the need names is among the model's; unstated languages are refused."""
+
+    name = "languages"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        missing = shape.need.languages - (card.languages or frozenset())
+        if not missing:
+            return None
+        return Veto("need.languages", "unknown" if card.languages is None else f"lacks {', '.join(sorted(missing))}",
+                    ", ".join(sorted(card.languages or ())) or "a model that states them")  # fmt: skip
+
+
+class CostPolicy(Policy):
+    """What the request is expected to cost, as a cost; and never above the need's limit, nor an unknown price then."""
+
+    name = "cost"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        if shape.need.max_cost_usd is not None and card.price_or_free() is None:
+            return Veto("need.max_cost_usd", "price unknown", f"at most ${shape.need.max_cost_usd:g}")
+        return None
+
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        limit = ask.shape.need.max_cost_usd
+        if limit is None or (usd := expected_usd(ask, card, live)) <= limit:
+            return None
+        return Veto("need.max_cost_usd", f"about ${usd:.6f}", f"at most ${limit:g}")
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        return Score(-expected_usd(ask, card, live))
+
+
+class LatencyPolicy(Policy):
+    """The predicted time of the whole answer, as a cost; and never above the need's limits."""
+
+    name = "latency"
+
+    def __init__(self, usd_per_s: float) -> None:
+        self._usd_per_s = usd_per_s
+
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        need = ask.shape.need
+        if need.max_first_token_s is not None and (first := live.latency_s(0)) > need.max_first_token_s:
+            return Veto("need.max_first_token_s", f"about {first:.3f} s", f"at most {need.max_first_token_s:g} s")
+        if need.max_latency_s is not None:
+            whole = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
+            if whole > need.max_latency_s:
+                return Veto("need.max_latency_s", f"about {whole:.3f} s", f"at most {need.max_latency_s:g} s")
+        return None
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        seconds = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
+        return Score(-self._usd_per_s * seconds, seconds, "s")
+
+
+class QualityPolicy(Policy):
+    """What an answer of the model's stated quality is worth; and never below the need's minimum."""
+
+    name = "quality"
+
+    def __init__(self, usd_worth: float) -> None:
+        self._usd_worth = usd_worth
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        least = shape.need.min_quality
+        if least is None:
+            return None
+        quality = card.quality_for(shape.task.task)
+        if quality is not None and quality >= least:
+            return None
+        return Veto("need.min_quality", "unknown" if quality is None else f"{quality:g}", f"at least {least:g}")
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        quality = card.quality_for(ask.shape.task.task)
+        known = UNKNOWN_QUALITY if quality is None else quality
+        return Score(self._usd_worth * known, known, "of 1")
+
+
+class HealthPolicy(Policy):
+    """The risk of failing again, as a cost. It fades with time, so that a service that recovers is asked again."""
+
+    name = "health"
+
+    def __init__(self, usd_per_failure: float) -> None:
+        self._usd_per_failure = usd_per_failure
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        success = live.success(ask.now)
+        return Score(self._usd_per_failure * (success - 1.0), success, "success") if success < 1.0 else None
+
+
+def builtin_policies(config: PolicyConfig) -> list[Policy]:
+    """All of the above, with the configuration's values of quality, time and failure."""
+    return [
+        NamePolicy(),
+        TaskPolicy(),
+        PlacePolicy(),
+        SizePolicy(),
+        ContextPolicy(),
+        FeaturePolicy(),
+        LanguagePolicy(),
+        CostPolicy(),
+        LatencyPolicy(config.time),
+        QualityPolicy(config.worth),
+        HealthPolicy(config.failure),
+    ]
+
+
+def expected_usd(ask: Ask, card: ModelCard, live: Live) -> float:
+    """The expected cost of a request on a model: input as estimated, an answer as long as usual for the task."""
+    price = card.price_or_free() or UNKNOWN_PRICE
+    return price.usd(ask.input_tokens, live.expected_tokens(ask.shape.task.task, ask.output_tokens))
+
+
+def _count(value: float | None) -> str:
+    """A count as people read it: 2.16M, 7B."""
+    if value is None:
+        return "unknown"
+    for power, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g}{unit}"
+    return f"{value:g}"

@@ -1,0 +1,160 @@
+"""Routing: Ask, the facts of a request; Policy, what judges a model for it; Router, which decides and can say why.
+
+A policy is asked in three steps, each pure and sync. `admit` sees the request's shape and the card's facts, and its answers are
+cached per shape. `admit_live` and `score` also see sizes and what is known of the service now. One veto refuses a model; scores
+are USD and are added up; the highest sum is chosen, the rest are fallbacks in order. A policy that raises, or scores with no
+finite number, refuses the model: it fails closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.card import ModelCard, Need
+from gateway.clock import Random
+from gateway.decision import Candidate, Decision, Score, Veto
+from gateway.live import Live
+from gateway.registry import Entry
+from gateway.tasks import Request
+
+CACHED_SHAPES = 1024
+BYTES_PER_TOKEN = 4
+"""Of UTF-8 text, for estimates: counting tokens needs the model's own tokeniser, which is too slow here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """The facts of a request that many requests share. `local_only` says why nothing may leave this machine, or ""."""
+
+    task: type[Request[Any]]
+    need: Need
+    features: frozenset[str] = frozenset()
+    modalities: frozenset[str] = frozenset({"text"})
+    data_classes: frozenset[str] = frozenset()
+    tenant: str = ""
+    local_only: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One request as routing sees it: its shape, and its own sizes. `now` is the clock's monotonic reading.
+
+    `input_tokens` is an estimate from the bytes; `output_tokens` is the caller's limit, None when there is none.
+    """
+
+    shape: Shape
+    input_bytes: int = 0
+    input_tokens: int = 0
+    output_tokens: int | None = None
+    conversation: str = ""
+    deadline_s: float | None = None
+    now: float = 0.0
+
+
+class Policy:
+    """Judges models for requests: override any of the three steps. Pure: the same facts, the same judgement."""
+
+    name: str = ""
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        """Refuse a model by its facts. The answer is cached for all requests of this shape."""
+        return None
+
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        """Refuse a model for this one request, by its size or by what is known now."""
+        return None
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        """What choosing this model is worth, in USD; negative is a cost. None: nothing to say."""
+        return None
+
+
+class Router:
+    """Decides with a set of policies. Their order means nothing: they are kept by name."""
+
+    def __init__(self, policies: Iterable[Policy], *, random: Random, notes: tuple[str, ...] = ()) -> None:
+        self.policies = tuple(sorted(policies, key=lambda policy: policy.name))
+        self._random = random
+        self._notes = notes
+        self._static = [p for p in self.policies if type(p).admit is not Policy.admit]
+        self._live = [(p.name, p.admit_live) for p in self.policies if type(p).admit_live is not Policy.admit_live]
+        self._score = [(p.name, p.score) for p in self.policies if type(p).score is not Policy.score]
+        self._cache: dict[Shape, tuple[list[tuple[Entry, ModelCard, Live]], list[Candidate]]] = {}
+        self._version = -1
+
+    def decide(self, ask: Ask, entries: Sequence[Entry], version: int, tried: Mapping[str, Veto] | None = None) -> Decision:
+        """Judge every entry. `version` is the registry's; `tried` are the models that have had their turn, and why."""
+        if version != self._version or len(self._cache) >= CACHED_SHAPES:
+            self._cache.clear()
+            self._version = version
+        known = self._cache.get(ask.shape)
+        if known is None:
+            known = self._cache[ask.shape] = self._admit(ask.shape, entries)
+        admitted, refused = known
+        judged: list[Candidate] = []
+        ranked: list[tuple[float, int, float, str]] = []
+        for entry, card, live in admitted:
+            candidate = self._judge(ask, card, live, tried)
+            judged.append(candidate)
+            if candidate.utility is not None:
+                ranked.append((-candidate.utility, live.in_flight, self._random.random(), entry.name))
+        ranked.sort()
+        names = tuple([name for *_, name in ranked])
+        return Decision(
+            ask.shape.task.task, names[0] if names else None, names, (*judged, *refused), self._notes
+        )  # fmt: skip
+
+    def _admit(self, shape: Shape, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, ModelCard, Live]], list[Candidate]]:
+        admitted, refused = [], []
+        for entry in entries:
+            if entry.card is None or entry.live is None:
+                seen = str(entry.error) if entry.error is not None else "not described yet"
+                veto = Veto("describe", seen, "a model whose card can be had", "gateway")
+                refused.append(Candidate(entry.name, vetoes=(veto,)))
+                continue
+            vetoes = tuple([refusal for policy in self._static if (refusal := _admit(policy, shape, entry.card))])
+            if vetoes:
+                refused.append(Candidate(entry.name, entry.card.place, vetoes))
+            else:
+                admitted.append((entry, entry.card, entry.live))
+        return admitted, refused
+
+    def _judge(self, ask: Ask, card: ModelCard, live: Live, tried: Mapping[str, Veto] | None) -> Candidate:
+        vetoes: list[Veto] = []
+        scores: dict[str, Score] = {}
+        total = 0.0
+        if tried and card.name in tried:
+            vetoes.append(tried[card.name])
+        for name, admit_live in self._live:
+            try:
+                refusal = admit_live(ask, card, live)
+            except Exception as error:
+                refusal = _raised(error)
+            if refusal is not None:
+                vetoes.append(replace(refusal, policy=name))
+        for name, score in self._score:
+            try:
+                scored = score(ask, card, live)
+                if scored is not None:
+                    scores[name] = scored
+                    total += scored.usd
+            except Exception as error:
+                vetoes.append(replace(_raised(error), policy=name))
+        if not math.isfinite(total):
+            vetoes.append(Veto("score", "not a finite number", "finite scores", "gateway"))
+        return Candidate(card.name, card.place, tuple(vetoes), scores, None if vetoes else total)
+
+
+def _admit(policy: Policy, shape: Shape, card: ModelCard) -> Veto | None:
+    try:
+        veto = policy.admit(shape, card)
+    except Exception as error:
+        veto = _raised(error)
+    return veto and replace(veto, policy=policy.name)
+
+
+def _raised(error: Exception) -> Veto:
+    return Veto("judgement", f"the policy raised {type(error).__name__}", "a policy that judges")

@@ -1,0 +1,119 @@
+"""ModelService: the one interface that every model stands behind; Resources: what the gateway lends it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from gateway.card import ANYTHING, ModelCard, Need
+from gateway.clock import Clock, Random
+from gateway.errors import Closed, ConfigError
+from gateway.keys import Keys, Secret, secret
+from gateway.parts import Delta, Restart
+from gateway.tasks import NO_META, Meta, Request, Response
+from gateway.weights import Weights, WeightStore, WeightsWriter
+
+R = TypeVar("R", bound=Response)
+Run = Callable[[Request[Any], Need], Awaitable[Response]]
+Progress = Callable[[str, int, int | None], None]
+"""Told how far something long has come: a label such as ``load tiny``, bytes done, bytes in all (None: unknown)."""
+
+
+def no_progress(label: str, done: int, total: int | None) -> None:
+    """Show nothing."""
+
+
+class Resources:
+    """What a service may use of its gateway. It stays valid until the gateway is closed."""
+
+    def __init__(
+        self,
+        *,
+        stores: Mapping[str, WeightStore],
+        keys: Keys,
+        clock: Clock,
+        random: Random,
+        run: Run | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._stores = dict(stores)
+        self.keys = keys
+        self.clock = clock
+        self.random = random
+        self.progress = progress
+        """Call it from any thread while loading or downloading; the last call has done == total."""
+        self._run = run
+
+    def weights(self, uri: str) -> Weights:
+        """Open weights by uri; a plain path means ``file:``. Blocks: call it with ``asyncio.to_thread``."""
+        return self._store(uri).open(uri, self.keys)
+
+    def create(self, uri: str) -> WeightsWriter:
+        """Begin a new model at a uri. Blocks."""
+        return self._store(uri).create(uri, self.keys)
+
+    def secret(self, ref: str, meta: Meta = NO_META) -> Secret:
+        """The secret behind ``env:NAME`` or ``file:PATH``, for one request's tenant where that matters."""
+        return secret(ref)
+
+    async def run(self, request: Request[R], need: Need = ANYTHING) -> R:
+        """Ask another model of the same gateway, as an app would."""
+        if self._run is None:
+            raise Closed("this service runs outside a gateway: there is no other model to ask")
+        return await self._run(request, need)  # type: ignore[return-value]  # the gateway checks the response's type
+
+    def _store(self, uri: str) -> WeightStore:
+        scheme, colon, _ = uri.partition(":")
+        if not colon or (scheme not in self._stores and ("/" in scheme or len(scheme) == 1)):
+            scheme = "file"
+        if scheme not in self._stores:
+            known = ", ".join(sorted(self._stores))
+            raise ConfigError(f"weights {uri!r}: no installed plugin reads the scheme {scheme!r} (there are: {known})")
+        return self._stores[scheme]
+
+
+class ModelService(ABC):
+    """A model as a service. The constructor is cheap: no I/O and no heavy import.
+
+    Either set `card` (an attribute of class or instance), or set `name` and override `describe`.
+    One instance serves many requests at once, all on the gateway's event loop; blocking work goes to a thread.
+    """
+
+    name: str = ""
+    card: ModelCard
+
+    async def describe(self, resources: Resources) -> ModelCard:
+        """The facts of the model. May read headers, a hub or an endpoint; asked once, before `start`.
+
+        Raise a GatewayError when they cannot be had: the model is then refused with that reason, and only it.
+        """
+        return self.card
+
+    async def start(self, resources: Resources) -> None:  # noqa: B027 - nothing to load is a right answer
+        """Load whatever is needed. Called once, before the first request; a failure is this model's alone."""
+
+    @abstractmethod
+    async def run(self, request: Request[Any], /) -> Response:
+        """Answer one request with the response class of its task. Never change the request.
+
+        Raise a ServiceError that says what went wrong (`gateway.errors`); when cancelled, free everything at once.
+        """
+
+    async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Restart | Response]:
+        """Deltas, then exactly one Response that equals their sum. The default runs and sends one delta a part."""
+        response = await self.run(request)
+        for delta in response.deltas():
+            yield delta
+        yield response
+
+    async def aclose(self) -> None:  # noqa: B027 - nothing to free is a right answer
+        """Free everything. Called once, after the last request, also when `start` failed."""
+
+
+def service_name(service: ModelService) -> str:
+    """The name that a service goes by in the gateway. ConfigError when it has none."""
+    name = service.name or getattr(getattr(service, "card", None), "name", "")
+    if not name:
+        raise ConfigError(f"{type(service).__name__} has neither a card nor a name: set one of them")
+    return str(name)

@@ -1,0 +1,400 @@
+"""The tasks: a request class IS a task, and says which response answers it.
+
+Chat, Generate and Embed are here. A third party adds a task by subclassing Request:
+
+    @dataclass(frozen=True, kw_only=True)
+    class RhymeResponse(Response):
+        words: tuple[str, ...]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Rhyme(Request[RhymeResponse]):          # the task is called "rhyme"
+        word: str = field(repr=False)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel
+
+from gateway.card import Usage
+from gateway.errors import InvalidRequest
+from gateway.parts import Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
+from gateway.trace import Trace
+
+R = TypeVar("R", bound="Response", covariant=True)
+
+
+def _number(value: Any, name: str, *, low: float | None, high: float = math.inf, whole: bool = False) -> None:
+    if value is None:
+        return
+    kind = "a whole number" if whole else "a finite number"
+    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not right or (low is not None and value < low) or value > high:
+        span = "" if low is None else f" of at least {low}" if high == math.inf else f" from {low} to {high}"
+        raise InvalidRequest(f"{name} must be {kind}{span}, not {value!r}", field=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What travels with a request and is no part of its content or equality.
+
+    `deadline_s`: seconds for everything, from the call on. `data_class`: how sensitive the caller says it is.
+    """
+
+    tenant: str = ""
+    conversation: str = ""
+    deadline_s: float | None = None
+    data_class: str = ""
+
+    def __post_init__(self) -> None:
+        _number(self.deadline_s, "meta.deadline_s", low=0)
+
+
+NO_META = Meta()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
+
+    usage: Usage = Usage()
+    model: str = ""
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    def deltas(self) -> Sequence[Delta]:
+        """The stream that a service which does not stream would have sent. Empty: it comes as a whole."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What routing must know of a request, without its content.
+
+    `input_bytes` is the UTF-8 size as near as it is cheap to tell; media count in `modalities` alone.
+    `output_tokens` is the caller's limit, None when there is none.
+    """
+
+    input_bytes: int = 0
+    output_tokens: int | None = None
+    features: frozenset[str] = frozenset()
+    modalities: frozenset[str] = frozenset({"text"})
+
+
+TEXT_ONLY = frozenset({"text"})
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[R]):
+    """The base of every request: a frozen dataclass, checked when made, safe to share between tasks.
+
+    A subclass names its response as the type argument; its task name is the class name in lower case
+    unless it sets `task`. Content fields should be declared ``field(repr=False)``: a repr may land in a log.
+    """
+
+    task: ClassVar[str] = "request"
+    response: ClassVar[type[Response]] = Response
+
+    meta: Meta = field(default=NO_META, repr=False, compare=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "task" not in cls.__dict__:
+            cls.task = cls.__name__.lower()
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, Response):
+                    cls.response = argument
+
+    def traits(self) -> Traits:
+        """What routing may know. The default counts the text in every field and asks for no feature."""
+        size = sum(_text_bytes(getattr(self, f.name)) for f in fields(self) if f.name != "meta")
+        return Traits(input_bytes=size)
+
+    def accept(self, response: Response) -> Response:
+        """The response as the caller gets it. Raise ValueError when it does not fit what was asked for."""
+        return response
+
+    def with_meta(self, meta: Meta) -> Self:
+        """The same request with another meta."""
+        return replace(self, meta=meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A function that the model may ask for. `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = field(default="", repr=False)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}}, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidRequest("tool.name is empty", field="tools.name")
+
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn. `parts` may be given as a plain string."""
+
+    role: Role
+    parts: tuple[Part, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise InvalidRequest(f"message.role {self.role!r} is none of {', '.join(ROLES)}", field="messages.role")
+        if isinstance(self.parts, str):
+            object.__setattr__(self, "parts", (Text(self.parts),))
+        elif not isinstance(self.parts, tuple):
+            object.__setattr__(self, "parts", tuple(self.parts))
+        for part in self.parts:
+            if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Image, Audio)):
+                kind = type(part).__name__
+                raise InvalidRequest(f"message.parts holds a {kind}, which is no part", field="messages.parts")
+
+    @classmethod
+    def system(cls, text: str) -> Message:
+        """A system message."""
+        return cls(role="system", parts=(Text(text),))
+
+    @classmethod
+    def user(cls, *content: str | Part) -> Message:
+        """A user message of text and media: ``Message.user("What is this?", Image(data=png))``."""
+        return cls(role="user", parts=tuple(Text(c) if isinstance(c, str) else c for c in content))
+
+    @classmethod
+    def assistant(cls, *content: str | Part) -> Message:
+        """What the model said before; pass a reply's parts on with ``Message.assistant(*reply.parts)``."""
+        return cls(role="assistant", parts=tuple(Text(c) if isinstance(c, str) else c for c in content))
+
+    @classmethod
+    def tool(cls, call: ToolCall | str, text: str, *, error: bool = False) -> Message:
+        """A tool's result for a call, or for its id."""
+        return cls(role="tool", parts=(ToolResult(call.id if isinstance(call, ToolCall) else call, text, error),))
+
+    @property
+    def text(self) -> str:
+        """All the text of this message."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+Finish = Literal["stop", "length", "tool_calls", "filter"]
+"""Why a reply ended: by itself or at a stop string, at the token limit, to call tools, or cut by a filter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatResponse(Response):
+    """An assistant's turn: ordered parts. `.text` and `.tool_calls` are sugar over them.
+
+    `parsed` is an instance of the pydantic model that the request gave as `response_format`, else None.
+    `id` and `served_by` are the provider's own request id and model name.
+    """
+
+    parts: tuple[Part, ...] = field(repr=False)
+    finish: Finish = "stop"
+    id: str = ""
+    served_by: str = ""
+    parsed: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, text: str, **facts: Any) -> ChatResponse:
+        """A reply that is plain text."""
+        return cls(parts=(Text(text),) if text else (), **facts)
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without reasoning and tool calls."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought, where it shows that."""
+        return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model asks for, in order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    def deltas(self) -> Sequence[Delta]:
+        return deltas_of(self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat(Request[ChatResponse]):
+    """The next turn of a conversation.
+
+    `tool_choice`: auto, none, required, or a tool's name. `response_format`: a JSON Schema, or a pydantic model
+    whose instance then comes back as `reply.parsed`. `temperature` in [0, 2], `top_p` in (0, 1], `max_tokens` >= 1.
+    `reasoning` is the effort: none, minimal, low, medium or high.
+    """
+
+    messages: tuple[Message, ...] = field(repr=False)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    response_format: Mapping[str, Any] | type[BaseModel] | None = field(default=None, repr=False)
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = field(default=(), repr=False)
+    seed: int | None = None
+    reasoning: Literal["none", "minimal", "low", "medium", "high"] | None = None
+
+    def __post_init__(self) -> None:
+        _as_tuple(self, "messages", "tools", "stop")
+        if not self.messages:
+            raise InvalidRequest("messages is empty: give at least one message", field="messages")
+        for message in self.messages:
+            if not isinstance(message, Message):
+                kind = type(message).__name__
+                raise InvalidRequest(f"messages holds a {kind}; use Message.user(...)", field="messages")
+        _check_sampling(self)
+        if self.tools:
+            names = [tool.name for tool in self.tools]
+            if len(set(names)) < len(names):
+                raise InvalidRequest("tools: two tools have one name", field="tools")
+        if self.tool_choice not in ("auto", "none", "required") and self.tool_choice not in {tool.name for tool in self.tools}:
+            raise InvalidRequest(f"tool_choice {self.tool_choice!r} names no tool given", field="tool_choice")
+        if self.reasoning not in (None, "none", "minimal", "low", "medium", "high"):
+            raise InvalidRequest(f"reasoning {self.reasoning!r} is no effort", field="reasoning")
+
+    @classmethod
+    def ask(cls, text: str, *media: Image | Audio, system: str = "", **options: Any) -> Chat:
+        """One user message: ``Chat.ask("What is this?", Image(data=png), max_tokens=100)``."""
+        user = Message.user(text, *media)
+        return cls(messages=(Message.system(system), user) if system else (user,), **options)
+
+    @property
+    def response_schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema that the answer must fit, None for free text."""
+        if isinstance(self.response_format, type):
+            return self.response_format.model_json_schema()
+        return self.response_format
+
+    def traits(self) -> Traits:
+        size, modalities, features = 0, TEXT_ONLY, NOTHING
+        for message in self.messages:
+            for part in message.parts:
+                if isinstance(part, (Image, Audio)):
+                    modalities |= {part.type}
+                elif isinstance(part, ToolCall):
+                    size += len(part.arguments)
+                else:
+                    size += len(part.text) if part.text.isascii() else len(part.text.encode("utf-8", "replace"))
+        if self.tools:
+            features |= {"tools"}
+            size += sum(len(tool.description) + len(str(tool.parameters)) for tool in self.tools)
+        if self.response_format is not None:
+            features |= {"json_schema"}
+        if self.reasoning not in (None, "none"):
+            features |= {"reasoning"}
+        if self.seed is not None:
+            features |= {"seed"}
+        return Traits(input_bytes=size, output_tokens=self.max_tokens, features=features, modalities=modalities)
+
+    def accept(self, response: Response) -> Response:
+        model = self.response_format
+        if not isinstance(model, type) or not isinstance(response, ChatResponse) or response.finish == "tool_calls":
+            return response
+        return replace(response, parsed=model.model_validate_json(response.text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateResponse(Response):
+    """The continuation, without the prompt."""
+
+    text: str = field(repr=False)
+    finish: Finish = "stop"
+
+    def deltas(self) -> Sequence[Delta]:
+        return deltas_of((Text(self.text),)) if self.text else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Request[GenerateResponse]):
+    """Plain continuation of a text."""
+
+    prompt: str = field(repr=False)
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = field(default=(), repr=False)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _as_tuple(self, "stop")
+        if not isinstance(self.prompt, str) or not self.prompt:
+            raise InvalidRequest("prompt is empty: there is nothing to continue", field="prompt")
+        _check_sampling(self)
+
+    def traits(self) -> Traits:
+        features = frozenset({"seed"}) if self.seed is not None else NOTHING
+        return Traits(input_bytes=_text_bytes(self.prompt), output_tokens=self.max_tokens, features=features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedResponse(Response):
+    """One vector per text, in order; all of one length."""
+
+    vectors: tuple[tuple[float, ...], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Request[EmbedResponse]):
+    """A vector for each text, such that near in meaning is near in angle. `dimensions` shortens them where a model can."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    dimensions: int | None = None
+
+    def __post_init__(self) -> None:
+        _as_tuple(self, "texts")
+        if not self.texts:
+            raise InvalidRequest("texts is empty: give at least one text", field="texts")
+        if not all(isinstance(text, str) for text in self.texts):
+            raise InvalidRequest("texts must all be strings", field="texts")
+        _number(self.dimensions, "dimensions", low=1, whole=True)
+
+    def traits(self) -> Traits:
+        features = frozenset({"dimensions"}) if self.dimensions is not None else NOTHING
+        return Traits(input_bytes=sum(map(_text_bytes, self.texts)), output_tokens=0, features=features)
+
+
+def _as_tuple(request: Any, *names: str) -> None:
+    """Lists become tuples, and a lone string one of a single item, so that a request stays frozen."""
+    for name in names:
+        value = getattr(request, name)
+        if isinstance(value, str):
+            object.__setattr__(request, name, (value,))
+        elif not isinstance(value, tuple):
+            if not isinstance(value, Iterable):
+                raise InvalidRequest(f"{name} must be a sequence", field=name)
+            object.__setattr__(request, name, tuple(value))
+
+
+def _check_sampling(request: Chat | Generate) -> None:
+    _number(request.max_tokens, "max_tokens", low=1, whole=True)
+    _number(request.temperature, "temperature", low=0, high=2)
+    _number(request.top_p, "top_p", low=0, high=1)
+    _number(request.seed, "seed", low=None, whole=True)
+    if request.top_p == 0:
+        raise InvalidRequest("top_p must be above 0", field="top_p")
+    if not all(isinstance(text, str) and text for text in request.stop):
+        raise InvalidRequest("stop must hold non-empty strings", field="stop")
+
+
+def _text_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, (tuple, list)):
+        return sum(map(_text_bytes, value))
+    return 0

@@ -1,0 +1,45 @@
+"""What happened on the way to a reply: attempts, timings, cost. Sizes and names only, never content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.decision import Decision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One model asked once. `error` is the error's class name, "" when it answered."""
+
+    model: str
+    seconds: float = 0.0
+    first_token_s: float | None = None
+    cost_usd: float = 0.0
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """How a reply came about: who was chosen and why, who was asked, what it took.
+
+    `notes` are the rewrites' own words, such as ``scrub: 1 EMAIL``. `decision` is the last one taken.
+    """
+
+    model: str
+    attempts: tuple[Attempt, ...] = ()
+    seconds: float = 0.0
+    first_token_s: float | None = None
+    cost_usd: float = 0.0
+    notes: tuple[str, ...] = ()
+    decision: Decision | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        head = f"{self.model}  {self.seconds:.3f} s  ${self.cost_usd:.6f}"
+        if self.first_token_s is not None:
+            head += f"  first token {self.first_token_s:.3f} s"
+        lines = [head]
+        for number, attempt in enumerate(self.attempts, 1):
+            outcome = f"{attempt.error}: {attempt.message}" if attempt.error else "answered"
+            lines.append(f"  {number}. {attempt.model}  {attempt.seconds:.3f} s  {outcome}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
