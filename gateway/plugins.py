@@ -6,9 +6,11 @@ Skipping a broken plugin would be worse than stopping: without its scrubber an a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -88,32 +90,26 @@ class Plugins:
         return {name: thing for name, (_, thing) in out.items()}
 
 
-def load_plugins(
-    config: GatewayConfig,
-    *,
-    extra: Iterable[tuple[str, object]] = (),
-    on_error: Callable[[PluginInfo], None] | None = None,
-) -> Plugins:
+def load_plugins(config: GatewayConfig, *, on_error: Callable[[PluginInfo], None] | None = None) -> Plugins:
     """Load what is installed and allowed, and collect what it provides.
 
-    `extra` are plugins given by the app itself: (name, module or object). The first broken plugin raises its error,
-    unless `on_error` takes note of it (then the rest is still collected: for listing, not for serving).
+    The first broken plugin raises its error, unless `on_error` takes note of it (then the rest is still
+    collected: for listing, not for serving).
     """
     pm = pluggy.PluginManager(GROUP)
     pm.add_hookspecs(hookspecs)
     plugins = Plugins()
     installed = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    sources: list[tuple[PluginInfo, EntryPoint | object]] = [(_info(point), point) for point in installed]
-    sources += [(PluginInfo(name=name), plugin) for name, plugin in extra]
+    sources = [(_info(point), point) for point in installed]
     _check_names(config, [info for info, _ in sources])
-    for info, source in sources:
+    for info, point in sources:
         plugins.infos.append(info)
         info.enabled = config.plugins is None or info.name in config.plugins
         if not info.enabled:
             continue
         began = time.perf_counter()
         try:
-            _register(pm, info, source)
+            _register(pm, info, point)
             _collect(pm, info, config, plugins)
         except GatewayError as error:
             info.error = error
@@ -127,6 +123,13 @@ def load_plugins(
 def whose(plugin: str) -> str:
     """Who provides something, in words; plugins are quoted, the app and gateway itself are not."""
     return plugin if plugin in ("the app", "gateway") else f"plugin {plugin!r}"
+
+
+def _told(error: Exception) -> str:
+    """An exception by type and place. Its message may quote a secret of the configuration, except an import's own."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+    return f"{told} ({error})" if isinstance(error, ImportError) else told
 
 
 def _info(point: EntryPoint) -> PluginInfo:
@@ -148,11 +151,11 @@ def _check_names(config: GatewayConfig, infos: Sequence[PluginInfo]) -> None:
             raise ConfigError(f"{where}: no plugin {name!r} is installed (there are: {known})")
 
 
-def _register(pm: pluggy.PluginManager, info: PluginInfo, source: EntryPoint | object) -> None:
+def _register(pm: pluggy.PluginManager, info: PluginInfo, point: EntryPoint) -> None:
     try:
-        plugin = source.load() if isinstance(source, EntryPoint) else source
+        plugin = point.load()
     except Exception as error:
-        raise info.fail(f"failed to import: {type(error).__name__}: {error}", error) from error
+        raise info.fail(f"failed to import: {_told(error)}", error) from error
     wanted = getattr(plugin, "gateway_api", API_VERSION)
     if wanted != API_VERSION:
         raise info.fail(f"was made for version {wanted} of the plugin interface; this gateway has {API_VERSION}")
@@ -168,17 +171,17 @@ def _register(pm: pluggy.PluginManager, info: PluginInfo, source: EntryPoint | o
 
 def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, plugins: Plugins) -> None:
     section = config.plugin.get(info.name, {})
-    others = [plugin for name, plugin in pm.list_name_plugin() if name != info.name and plugin is not None]
     for hook, what, kind, _ in HOOKS:
         if hook not in info.hooks:
             continue
+        # Called here, not through pluggy's loop, which would drop a None: that is a forgotten `return`.
+        [own] = [one for one in getattr(pm.hook, hook).get_hookimpls() if one.plugin_name == info.name]
         try:
-            results = pm.subset_hook_caller(hook, others)(config=section)
-            things = [thing for result in results for thing in result]
+            things = list(own.function(*(section for _ in own.argnames)))
         except ConfigError:
             raise
         except Exception as error:
-            raise info.fail(f"raised {type(error).__name__} in {hook}: {error}", error) from error
+            raise info.fail(f"failed in {hook}: {_told(error)}", error) from error
         for thing in things:
             if not isinstance(thing, kind):
                 raise info.fail(f"gave a {type(thing).__name__} from {hook}, not a {kind.__name__}")

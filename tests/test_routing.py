@@ -258,7 +258,8 @@ def test_what_is_chosen_keeps_every_hard_limit_and_the_order_of_policies_changes
         assert need.max_params is None or (card.params is not None and card.params <= need.max_params)
         assert need.max_bytes is None or (card.bytes is not None and card.bytes <= need.max_bytes)
         assert need.context is None or (card.context is not None and card.context >= need.context)
-        assert need.min_quality is None or (card.quality is not None and card.quality >= need.min_quality)
+        quality = card.quality_for("chat")
+        assert need.min_quality is None or (quality is not None and quality >= need.min_quality)
         assert need.max_cost_usd is None or card.price_or_free() is not None
     utilities = [first.candidate(name).utility for name in first.ranked]
     assert utilities == sorted(utilities, key=lambda value: -(value or 0.0))
@@ -270,7 +271,15 @@ def test_explain_shows_every_model_with_each_score_and_each_reason() -> None:
         async with AsyncGateway(models) as gw:
             decision = await gw.explain(Chat.ask("hello"), Need(max_params=8e9))
             table, page, data = str(decision), decision._repr_html_(), decision.to_json()
-            for text in ("small", "big", "chosen", "refused", "latency", "quality", "need.max_params: 70B (allowed: at most 8B)"):
+            for text in (
+                "small",
+                "big",
+                "chosen",
+                "refused",
+                "latency",
+                "quality",
+                "need.max_params: 70B (allowed: at most 8B)",
+            ):
                 assert text in table
                 assert text in page
             assert data["chosen"] == "small"

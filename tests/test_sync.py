@@ -1,0 +1,245 @@
+"""Gateway: the same verbs without async, from threads, notebooks, forks; on Ctrl-C; nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gateway import (
+    Chat,
+    ChatResponse,
+    Closed,
+    Delta,
+    Gateway,
+    Meta,
+    ModelCard,
+    ModelService,
+    Need,
+    NoEligibleModel,
+    Request,
+    Response,
+)
+from gateway.testing import Echo, Scripted, Step
+
+ASK = Chat.ask("Name three rivers.")
+
+
+def loop_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "gateway loop"]
+
+
+def test_every_verb_works_and_closing_ends_the_thread() -> None:
+    with Gateway([Echo("echo")]) as gw:
+        reply = gw.chat("hello")
+        assert reply.model == "echo"
+        assert gw.run(Chat.ask("hello")) == reply
+        with gw.stream(Chat.ask("hello")) as stream:
+            assert "".join(delta.text for delta in stream) == reply.text
+            assert stream.response == reply
+        with gw.stream(Chat.ask("hello")) as stream:
+            assert stream.result() == reply
+        assert gw.explain(ASK).chosen == "echo"
+        assert [status.name for status in gw.models()] == ["echo"]
+        assert len(loop_threads()) == 1
+    assert loop_threads() == []
+    gw.close()
+    with pytest.raises(Closed):
+        gw.chat("hello")
+
+
+def test_errors_come_through_as_they_are() -> None:
+    with Gateway([Echo("echo")]) as gw:
+        with pytest.raises(NoEligibleModel):
+            gw.run(ASK, Need(place="hosted"))
+        with pytest.raises(NoEligibleModel), gw.stream(ASK, Need(place="hosted")) as stream:
+            list(stream)
+
+
+def test_many_threads_may_use_one_gateway() -> None:
+    with Gateway([Echo("echo")]) as gw, ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda n: gw.chat(f"number {n}").text, range(200)))
+        assert all(f"number {n}" in text for n, text in enumerate(replies))
+
+
+def test_it_works_where_a_loop_is_running_already_as_in_a_notebook() -> None:
+    async def cell() -> str:
+        with Gateway([Echo("echo")]) as gw:
+            return gw.chat("hello").text
+
+    assert "hello" in asyncio.run(cell())
+
+
+def test_context_variables_pass_through() -> None:
+    who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+    class Says(ModelService):
+        card = ModelCard(name="says", tasks=frozenset({Chat}))
+
+        async def run(self, request: Request[Any], /) -> Response:
+            return ChatResponse.of(who.get())
+
+    with Gateway([Says()]) as gw:
+        gw.chat("start")
+        who.set("alice")
+        assert gw.chat("hello").text == "alice"
+        with gw.stream(ASK) as stream:
+            assert stream.result().text == "alice"
+
+
+def test_closing_a_stream_early_frees_the_service() -> None:
+    endless = threading.Event()
+
+    class Endless(ModelService):
+        card = ModelCard(name="endless", tasks=frozenset({Chat}))
+
+        async def run(self, request: Request[Any], /) -> Response:
+            raise AssertionError
+
+        async def stream(self, request: Request[Any], /) -> Any:
+            try:
+                while True:
+                    yield Delta("on and on ")
+                    await asyncio.sleep(0)
+            finally:
+                endless.set()
+
+    with Gateway([Endless()]) as gw:
+        with gw.stream(ASK) as stream:
+            assert next(iter(stream)).text == "on and on "
+        assert endless.is_set()
+        assert gw.models()[0].in_flight == 0
+        with pytest.raises(RuntimeError, match="has not ended"):
+            _ = stream.response
+
+
+def test_a_slow_reader_holds_the_stream_back() -> None:
+    made = 0
+
+    class Fast(ModelService):
+        card = ModelCard(name="fast", tasks=frozenset({Chat}))
+
+        async def run(self, request: Request[Any], /) -> Response:
+            raise AssertionError
+
+        async def stream(self, request: Request[Any], /) -> Any:
+            nonlocal made
+            for _ in range(10_000):
+                made += 1
+                yield Delta("x")
+            yield ChatResponse.of("x" * 10_000)
+
+    with Gateway([Fast()]) as gw, gw.stream(ASK) as stream:
+        deltas = iter(stream)
+        next(deltas)
+        gw.models()  # the loop has come round, so the stream has run as far ahead as it may
+        assert made <= 200
+        assert 1 + sum(1 for _ in deltas) == 10_000
+
+
+def test_a_deadline_works_from_sync_code() -> None:
+    from gateway import DeadlineExceeded
+
+    with Gateway([Scripted("slow", Step(wait=asyncio.Event()))]) as gw, pytest.raises(DeadlineExceeded):
+        gw.run(ASK, meta=Meta(deadline_s=0.05))
+
+
+def test_a_service_that_calls_its_own_gateway_is_told_so_and_does_not_hang() -> None:
+    class Loops(ModelService):
+        card = ModelCard(name="loops", tasks=frozenset({Chat}))
+
+        async def run(self, request: Request[Any], /) -> Response:
+            answer: Response = gw.run(request)
+            return answer
+
+    with Gateway([Loops()]) as gw, pytest.raises(Closed, match=r"resources\.run"):
+        gw.chat("hello")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_a_fork_the_child_has_a_loop_of_its_own_and_the_parent_goes_on() -> None:
+    with Gateway([Echo("echo")]) as gw:
+        before = gw.chat("hello").text
+        child = os.fork()
+        if child == 0:
+            try:
+                right = gw.chat("hello").text == before
+                gw.close()
+            finally:
+                os._exit(0 if right else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert gw.chat("hello").text == before
+
+
+def test_an_abandoned_gateway_ends_its_thread_when_collected() -> None:
+    gw = Gateway([Echo("echo")])
+    gw.chat("hello")
+    assert len(loop_threads()) == 1
+    del gw
+    gc.collect()
+    assert loop_threads() == []
+
+
+CTRL_C = """
+import asyncio, sys
+from gateway import Chat, ChatResponse, Delta, Gateway, ModelCard, ModelService
+
+class Slow(ModelService):
+    card = ModelCard(name="slow", tasks=frozenset({Chat}))
+
+    async def run(self, request, /):
+        try:
+            print("began", flush=True)
+            await asyncio.Event().wait()
+        finally:
+            print("freed", flush=True)
+
+    async def stream(self, request, /):
+        try:
+            print("began", flush=True)
+            yield Delta("x")
+            await asyncio.Event().wait()
+        finally:
+            print("freed", flush=True)
+
+with Gateway([Slow()]) as gw:
+    try:
+        if sys.argv[1] == "run":
+            gw.chat("hello")
+        else:
+            with gw.stream(Chat.ask("hello")) as stream:
+                for delta in stream:
+                    pass
+    except KeyboardInterrupt:
+        print("interrupted", gw.models()[0].in_flight, flush=True)
+"""
+
+
+@pytest.mark.parametrize("verb", ["run", "stream"])
+def test_ctrl_c_frees_what_was_held_and_is_raised_again(verb: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", CTRL_C, verb], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+        assert rest == "freed\ninterrupted 0\n"
+        assert process.returncode == 0
+
+
+def test_a_program_that_forgets_to_close_still_ends() -> None:
+    code = (
+        "from gateway import Gateway\nfrom gateway.testing import Echo\ngw = Gateway([Echo('e')])\nprint(gw.chat('hi').model)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr, done.returncode) == ("e\n", "", 0)
