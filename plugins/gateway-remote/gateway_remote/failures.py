@@ -1,0 +1,159 @@
+"""What went wrong, from an HTTP status, headers and body: one ServiceError each. No I/O.
+
+Classified on the status and on structured codes, never on words. The provider's message may quote the prompt
+or the key: it is not read at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from gateway import (
+    AttemptTimeout,
+    ContentFiltered,
+    ContextTooLong,
+    Denied,
+    ModelMissing,
+    OutOfQuota,
+    Overloaded,
+    RateLimited,
+    Rejected,
+    ServiceError,
+)
+from gateway_remote.jsonbytes import JSONError, loads
+
+CONTEXT = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
+FILTER = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"})
+MISSING = frozenset({"model_not_found", "not_found_error"})
+STATUS_OF = {
+    "rate_limit_exceeded": 429, "rate_limit_error": 429, "overloaded_error": 529, "overloaded": 529,
+    "service_unavailable": 503, "invalid_request_error": 400, "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403, "timeout_error": 408, "timeout": 408, "server_error": 500, "internal_error": 500,
+    "api_error": 500, "internal_server_error": 500,
+}  # fmt: skip
+"""The status that an error without one, in mid-stream, would have had."""
+
+
+def failure(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    model: str,
+    now_s: float = 0.0,
+) -> ServiceError:
+    """The error of a reply whose status is not 200. `now_s`, since the epoch, is for a Retry-After date."""
+    try:
+        payload = loads(body)
+    except JSONError:
+        payload = None
+    return _failure(status, headers, payload, model, now_s, f"HTTP {status}")
+
+
+def payload_failure(payload: Mapping[str, Any], *, model: str) -> ServiceError:
+    """The error of a payload that holds ``error`` though the status was 200, as in mid-stream."""
+    facts = _facts(payload)
+    given = next((int(code) for code in facts["codes"] if re.fullmatch("[45][0-9][0-9]", code)), None)
+    known = 400 if (CONTEXT | FILTER | QUOTA | MISSING) & set(facts["codes"]) else 500
+    status = given or next((STATUS_OF[code] for code in facts["codes"] if code in STATUS_OF), known)
+    error = _failure(status, {}, payload, model, 0.0, "an error instead of a reply")
+    error.status = given
+    return error
+
+
+def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Seconds to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date (RFC 9110, 10.2.3)."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        try:
+            wait = float(value) * unit
+        except ValueError:
+            continue
+        if math.isfinite(wait):
+            return max(0.0, wait)
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now_s)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _failure(status: int, headers: Mapping[str, str], payload: Any, model: str, now_s: float, what: str) -> ServiceError:
+    facts = _facts(payload)
+    codes = facts["codes"]
+    shown = next((f" ({code})" for code in codes if not code.isdigit()), "")
+    kind, advice = _kind(status, codes, facts["param"])
+    message = f"model {model!r}: {what}{shown}: {advice}"
+    known: dict[str, Any] = {"model": model, "status": status}
+    if kind in (RateLimited, Overloaded, ServiceError):
+        known["retry_after_s"] = retry_after_s(headers, now_s)
+    if kind is ServiceError:
+        known["retryable"] = status >= 500 or status == 425
+    if (wish := headers.get("x-should-retry")) in ("true", "false"):
+        known["retryable"] = wish == "true"
+    if kind is ContextTooLong:
+        return ContextTooLong(message, tokens=facts["tokens"], context=facts["context"], **known)
+    return kind(message, **known)
+
+
+def _kind(status: int, codes: list[str], param: str) -> tuple[type[ServiceError], str]:
+    found = set(codes)
+    if (status < 500 and (found & CONTEXT or param == "input_tokens")) or status == 413:
+        return ContextTooLong, "the input is too long for it: shorten it, or use a model with more context"
+    if status < 500 and found & FILTER:
+        return ContentFiltered, "the provider's filter refuses this content"
+    if status == 402 or found & QUOTA:
+        return OutOfQuota, "no credit or quota is left: pay, or use another key"
+    if status in (404, 410) or (status < 500 and found & MISSING):
+        return ModelMissing, "not there: check model and base_url in the configuration"
+    if status in (400, 422):
+        return Rejected, "the provider calls the request invalid"
+    if status in (401, 403):
+        return Denied, "the key is missing, wrong, or may not use this model: check api_key"
+    if status == 408:
+        return AttemptTimeout, "the provider gave up waiting"
+    if status in (409, 429):
+        return RateLimited, "too many requests: wait, or use another model"
+    if status in (503, 529):
+        return Overloaded, "overloaded: try later, or use another model"
+    if status < 400:
+        return ServiceError, "a redirect is not followed: set base_url to where the API is"
+    if status < 500:
+        return ServiceError, "the endpoint does not take this call: check base_url"
+    return ServiceError, "the provider failed"
+
+
+def _facts(payload: Any) -> dict[str, Any]:
+    """The structured facts of an error's body, in any of the shapes that servers use."""
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    outer = payload if isinstance(payload, Mapping) else {}
+    error = outer.get("error")
+    inner = error if isinstance(error, Mapping) else outer
+    deeper = inner.get("innererror")
+    values = [
+        inner.get("code"),
+        deeper.get("code") if isinstance(deeper, Mapping) else None,
+        inner.get("type"),
+    ]
+    return {
+        "codes": [code for value in values if (code := _identifier(value))],
+        "param": _identifier(inner.get("param")),
+        "tokens": _count(inner.get("n_prompt_tokens")),
+        "context": _count(inner.get("n_ctx")),
+    }
+
+
+def _identifier(value: Any) -> str:
+    """A short code as it may be shown; "" for anything that could be prose."""
+    text = str(value).lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    return text if re.fullmatch(r"[a-z0-9_.-]{1,64}", text) else ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

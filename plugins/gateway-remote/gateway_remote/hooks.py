@@ -1,0 +1,18 @@
+"""What the gateway finds in this plugin: one service per row of ``[plugin.remote] models``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway import ModelService, hookimpl, parse_config
+from gateway_remote.config import RemoteConfig
+from gateway_remote.service import RemoteModel
+
+gateway_api = 1
+
+
+@hookimpl
+def gateway_models(config: Mapping[str, Any]) -> Iterable[ModelService]:
+    """A service per row. ConfigError names every wrong key, such as ``plugin.remote.models.0.base_url``."""
+    return [RemoteModel(row) for row in parse_config(RemoteConfig, dict(config), "plugin.remote").models]

@@ -1,0 +1,175 @@
+"""Connections: cancelled, many at once, refused, and those of a transport of the user's own."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from gateway_remote import RemoteModel
+from remote_case import HELLO, started, streamed, with_model
+
+from gateway import Chat, ChatResponse, Text, Unreachable
+from gateway.testing import Fault, LoopbackServer, resources
+
+PROMPT = "Quetzalcoatlus"
+
+
+def test_a_server_that_is_not_there_is_unreachable() -> None:
+    async def whole() -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            async with started(f"http://127.0.0.1:{closed.getsockname()[1]}/v1") as model:
+                for call in (model.run(HELLO), streamed(model), model.check(resources())):
+                    with pytest.raises(Unreachable) as caught:
+                        await call
+                    assert caught.value.phase == "connect" and caught.value.retryable
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["run", "stream"])
+@pytest.mark.parametrize("fault", [Fault(delay_s=60), Fault(first_chunk_delay_s=60), Fault(stall_after=3)])
+def test_cancelling_closes_the_connection_at_once(server: LoopbackServer, fault: Fault, stream: bool) -> None:
+    if not stream and fault.stall_after:
+        fault = Fault(stall_after=0)
+
+    async def test(model: RemoteModel) -> None:
+        server.script(fault)
+        call = asyncio.create_task(streamed(model) if stream else model.run(HELLO))
+        await server.wait_for(lambda s: s.in_flight == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await server.wait_for(lambda s: s.connections == 0 and s.disconnects == 1)
+        await model.run(HELLO)
+
+    with_model(server, test)
+
+
+def test_leaving_a_stream_closes_the_connection_at_once(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.script(Fault(stall_after=3))
+        stream = model.stream(HELLO)
+        async for _ in stream:
+            break
+        await stream.aclose()  # type: ignore[attr-defined]
+        await server.wait_for(lambda s: s.connections == 0 and s.disconnects == 1)
+
+    with_model(server, test, max_connections=1)
+
+
+def test_a_call_that_waits_for_a_connection_can_be_cancelled(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.script(Fault(delay_s=60))
+        first = asyncio.create_task(model.run(HELLO))
+        await server.wait_for(lambda s: s.in_flight == 1)
+        second = asyncio.create_task(model.run(HELLO))
+        await asyncio.sleep(0)
+        for call in (second, first):
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await model.run(HELLO)
+        assert len(server.requests) == 2
+
+    with_model(server, test, max_connections=1)
+
+
+@pytest.mark.parametrize("most", [1000, 50])
+def test_a_thousand_calls_at_once_are_all_answered(server: LoopbackServer, most: int) -> None:
+    async def test(model: RemoteModel) -> None:
+        asks = [Chat.ask(f"number {at}") for at in range(1000)]
+        replies = await asyncio.gather(*(streamed(model, ask) if at % 2 else model.run(ask) for at, ask in enumerate(asks)))
+        texts = [reply[1] if isinstance(reply, tuple) else reply for reply in replies]
+        assert [text.text for text in texts] == [f"You said: number {at}" for at in range(1000)]  # type: ignore[union-attr]
+
+    with_model(server, test, max_connections=most)
+
+
+def test_waiting_for_room_is_not_counted_as_the_model_s_silence(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.always(Fault(delay_s=0.06))
+        await asyncio.gather(*(model.run(HELLO) for _ in range(20)))
+
+    with_model(server, test, max_connections=1, limits={"reply_s": 1})
+
+
+def test_closing_the_model_ends_the_calls_under_way(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.always(Fault(stall_after=3))
+        calls = [asyncio.create_task(streamed(model)) for _ in range(3)]
+        await server.wait_for(lambda s: s.in_flight == 3)
+        await model.aclose()
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, Unreachable)
+
+    with_model(server, test)
+
+
+class Pieces(httpx.AsyncByteStream):
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces, self.closed = pieces, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_transport_of_one_s_own_is_used_and_left_open() -> None:
+    events = [{"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}]
+    body = Pieces(*(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if b'"stream"' in request.content:
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+        message = {"content": f"You asked at {request.url.path}"}
+        return httpx.Response(200, json={"choices": [{"message": message, "finish_reason": "stop"}]})
+
+    async def whole() -> None:
+        async with started("http://nowhere.example/v1", transport=httpx.MockTransport(answer)) as model:
+            reply = await model.run(HELLO)
+            assert isinstance(reply, ChatResponse) and reply.text == "You asked at /v1/chat/completions"
+            _, reply = await streamed(model)
+            assert isinstance(reply, ChatResponse) and reply.parts == (Text("Hi"),) and body.closed
+
+    asyncio.run(whole())
+
+
+def test_whatever_a_transport_raises_is_told_as_an_error_without_its_words() -> None:
+    kinds = {
+        httpx.ConnectTimeout: "connect",
+        httpx.WriteError: "write",
+        httpx.ReadError: "read",
+        httpx.RemoteProtocolError: "read",
+    }
+
+    async def whole() -> None:
+        for kind, phase in kinds.items():
+
+            def answer(request: httpx.Request, kind: type[httpx.TransportError] = kind) -> httpx.Response:
+                raise kind(f"secret {PROMPT}")
+
+            async with started("http://nowhere.example/v1", transport=httpx.MockTransport(answer)) as model:
+                with pytest.raises(Unreachable) as caught:
+                    await model.run(HELLO)
+                assert caught.value.phase == phase and PROMPT not in str(caught.value)
+                assert caught.value.__cause__ is None
+
+    asyncio.run(whole())
+
+
+def test_a_stream_asked_for_and_answered_whole_is_taken() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]})
+
+    async def whole() -> None:
+        async with started("http://nowhere.example/v1", transport=httpx.MockTransport(answer)) as model:
+            deltas, reply = await streamed(model)
+            assert isinstance(reply, ChatResponse) and reply.text == "Hi" and len(deltas) == 1
+
+    asyncio.run(whole())
