@@ -7,7 +7,6 @@ Whatever a hop took is given back in `succeed` or `fail`, however the call ends.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -369,7 +368,8 @@ T = TypeVar("T")
 
 def stamped(record: T, **facts: Any) -> T:
     """A copy of a frozen record with facts filled in: `dataclasses.replace` without checking everything again."""
-    new = copy.copy(record)
-    for name, value in facts.items():
-        object.__setattr__(new, name, value)
+    if hasattr(type(record), "__slots__"):  # a third party's own choice
+        return replace(record, **facts)  # type: ignore[type-var]
+    new = object.__new__(type(record))
+    vars(new).update(vars(record), **facts)
     return new

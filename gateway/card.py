@@ -26,6 +26,28 @@ def _names(value: Iterable[Any], where: str) -> frozenset[Any]:
     return frozenset(value)
 
 
+def finite(value: Any) -> bool:
+    """True for an int or a finite float, False for everything else, bool included."""
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
+
+
+def shown(value: Any) -> str:
+    """A refused value for an error message: a number as it is, of anything else the type only, for it may be content."""
+    number = isinstance(value, (bool, float)) or (type(value) is int and abs(value) < 1e18)
+    return repr(value) if number else type(value).__name__
+
+
+def check_number(value: Any, name: str, *, low: float | None, high: float = math.inf, whole: bool = False) -> None:
+    """Refuse what is no number, or out of range, with an InvalidRequest for the field `name`. None passes."""
+    if value is None:
+        return
+    kind = "a whole number" if whole else "a finite number"
+    right = type(value) is int if whole else finite(value)
+    if not right or (low is not None and value < low) or value > high:
+        span = "" if low is None else f" of at least {low}" if high == math.inf else f" from {low} to {high}"
+        raise InvalidRequest(f"{name} must be {kind}{span}, not {shown(value)}", field=name)
+
+
 def _check_numbers(record: Any, where: str, error: type[ConfigError] | type[InvalidRequest]) -> None:
     """Refuse NaN, infinity, negative numbers and things that are no numbers in a record's number fields."""
     for f in fields(record):
@@ -34,12 +56,12 @@ def _check_numbers(record: Any, where: str, error: type[ConfigError] | type[Inva
         value = getattr(record, f.name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-            message = f"{where}.{f.name} must be a finite number of at least 0, not {value!r}"
+        if not finite(value) or value < 0:
+            message = f"{where}.{f.name} must be a finite number of at least 0, not {shown(value)}"
             raise InvalidRequest(message, field=f"{where}.{f.name}") if error is InvalidRequest else error(message)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """What a call consumed. `input_tokens` includes the cached ones, `output_tokens` the reasoning ones.
 
@@ -119,9 +141,12 @@ class ModelCard:
             value = getattr(self, attribute)
             if value is not None and not isinstance(value, frozenset):
                 object.__setattr__(self, attribute, _names(value, f"{where}: {attribute}"))
+        for task in self.tasks:
+            if not isinstance(getattr(task, "task", None), str):
+                raise ConfigError(f"{where}: tasks must be request classes such as Chat, not {shown(task)}")
         for value in self.quality.values() if isinstance(self.quality, Mapping) else (self.quality,):
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{where}: quality {value!r} is not between 0 and 1")
+            if value is not None and not (finite(value) and 0.0 <= value <= 1.0):
+                raise ConfigError(f"{where}: quality {shown(value)} is not between 0 and 1")
         _check_numbers(self, where, ConfigError)
 
     @property
@@ -183,15 +208,16 @@ class Need:
     def __post_init__(self) -> None:
         for attribute in ("model", "avoid", "place"):
             value = getattr(self, attribute)
-            several = (value,) if isinstance(value, str) else tuple(value)
+            several = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
             if not all(isinstance(item, str) and item for item in several):
                 raise InvalidRequest(f"need.{attribute} must be a name or several", field=f"need.{attribute}")
             object.__setattr__(self, attribute, several)
         for attribute in ("features", "languages"):
             value = getattr(self, attribute)
-            if isinstance(value, str):
-                value = (value,)
-            object.__setattr__(self, attribute, frozenset(value))
+            several = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+            if not all(isinstance(item, str) for item in several):
+                raise InvalidRequest(f"need.{attribute} must be a name or several", field=f"need.{attribute}")
+            object.__setattr__(self, attribute, frozenset(several))
         places: set[str] = set()
         for place in self.place:
             if place != "local" and place not in PLACES:
@@ -199,9 +225,9 @@ class Need:
                 raise InvalidRequest(f"need.place: {place!r} is none of {allowed}", field="need.place")
             places.update(LOCAL if place == "local" else (place,))
         object.__setattr__(self, "places", frozenset(places))
+        _check_numbers(self, "need", InvalidRequest)
         if self.min_quality is not None and self.min_quality > 1:
             raise InvalidRequest("need.min_quality is between 0 and 1", field="need.min_quality")
-        _check_numbers(self, "need", InvalidRequest)
 
     def __hash__(self) -> int:
         # Needs are kept and used again, and hashed once per request: remember the hash beside the fields.
@@ -210,6 +236,10 @@ class Need:
             known = hash(tuple(getattr(self, f.name) for f in fields(self) if f.compare))
             object.__setattr__(self, "_hash", known)
         return int(known)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Strings hash differently in another process: the remembered hash stays behind.
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
 
 ANYTHING = Need()

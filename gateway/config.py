@@ -8,15 +8,17 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from gateway.errors import ConfigError
 
 T = TypeVar("T")
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 @with_config(STRICT)
@@ -24,11 +26,11 @@ STRICT = ConfigDict(extra="forbid")
 class PolicyConfig:
     """``[policy]``: what quality, time and failure are worth, in USD. The utilities that `explain` prints follow from these."""
 
-    worth: float = 0.02
+    worth: Amount = 0.02
     """USD that a perfect answer is worth."""
-    time: float = 0.002
+    time: Amount = 0.002
     """USD per second waited."""
-    failure: float = 0.01
+    failure: Amount = 0.01
     """USD that a failed attempt costs."""
 
 
@@ -38,9 +40,13 @@ class LimitConfig:
     """One ``[[limit]]``: at most `max` of `unit` per `per`, counted for each `by`, or for all together."""
 
     unit: Literal["requests", "tokens", "usd"]
-    max: float
+    """What is counted."""
+    max: Amount
+    """How much of it may be used in one window."""
     per: Literal["minute", "hour", "day", "month"]
+    """How long a window is; a month is 30 days."""
     by: Literal["all", "tenant", "model", "provider"] = "all"
+    """Whose use is counted together."""
 
 
 @with_config(STRICT)
@@ -52,13 +58,15 @@ class GatewayConfig:
     """Which installed plugins to load; all of them when absent."""
     transforms: list[str] | None = None
     """Which transforms to apply, in this order; all of them, by name, when absent."""
-    seed: int | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
     """Seed of the gateway's source of chance."""
     events: str | None = None
     """A file to append events to, as JSON lines."""
     policy: PolicyConfig = PolicyConfig()
     limit: list[LimitConfig] = field(default_factory=list)
+    """What may be used at most; a request must fit all of them."""
     plugin: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Each plugin's own section, by the plugin's name."""
 
 
 @lru_cache(maxsize=256)
@@ -87,18 +95,19 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{str(path)!r} cannot be read: {type(error).__name__}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r} cannot be read: {type(error).__name__}") from None
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is not TOML: {_at(str(error), text)}") from None
     try:
-        return parse_config(GatewayConfig, table, "")
-    except ConfigError as error:
-        key = error.message.partition(":")[0]
-        line = _line_of(key, text)
-        raise ConfigError(f"{str(path)!r}{f', line {line}' if line else ''}: {error.message}") from None
+        config: GatewayConfig = _adapter(GatewayConfig).validate_python(table)
+    except ValidationError as error:
+        line = _line_of(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"], text)
+        where = f"{str(path)!r}, line {line}" if line else repr(str(path))
+        raise ConfigError(f"{where}: {'; '.join(_problems(error, ''))}") from None
+    return config
 
 
 def config_schema() -> dict[str, Any]:
@@ -122,21 +131,44 @@ def _at(message: str, text: str) -> str:
     lines = text.splitlines()
     if not found or not 0 < int(found[1]) <= len(lines):
         return message
-    key = re.match(r"\s*([\w.\"'-]+)\s*=", lines[int(found[1]) - 1])
+    key = ASSIGNED.match(lines[int(found[1]) - 1])
     return f"{message}, key {key[1]!r}" if key else message
 
 
-def _line_of(key: str, text: str) -> int | None:
-    """The line where a dotted key, or the nearest table above it, is written."""
-    steps = [step for step in key.split(".") if not step.isdigit()]
-    table, best = "", None
+STEP = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
+ASSIGNED = re.compile(rf"\s*({STEP}(?:\s*\.\s*{STEP})*)\s*=")
+HEADER = re.compile(rf"\s*(\[\[?)\s*({STEP}(?:\s*\.\s*{STEP})*)\s*\]")
+
+
+def _line_of(loc: tuple[int | str, ...], text: str) -> int | None:
+    """The line where the key at `loc` is written, or else the nearest table or key around it."""
+    wanted = tuple(map(str, loc))
+    arrays: dict[tuple[str, ...], int] = {}  # which item of an array of tables we are in
+    table: tuple[str, ...] = ()
+    depth, best, quote = 0, None, ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            table = header[1]
-            if ".".join(steps).startswith(table) and best is None:
-                best = number
-        elif assigned := re.match(r"\s*([\w.\"'-]+)\s*=", line):
-            full = f"{table}.{assigned[1]}" if table else assigned[1]
-            if full.strip("\"'") == ".".join(steps):
-                return number
+        if quote:  # in a string of several lines
+            quote = "" if quote in line else quote
+            continue
+        if header := HEADER.match(line):
+            table, steps = (), _steps(header[2])
+            for at, step in enumerate(steps, 1):
+                table += (step,)
+                if header[1] == "[[" and at == len(steps):
+                    arrays[table] = arrays.get(table, -1) + 1
+                if table in arrays:
+                    table += (str(arrays[table]),)
+            here = table
+        elif assigned := ASSIGNED.match(line):
+            here = table + _steps(assigned[1])
+            quote = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
+        else:
+            continue
+        if len(here) > depth and wanted[: len(here)] == here:
+            depth, best = len(here), number
     return best
+
+
+def _steps(key: str) -> tuple[str, ...]:
+    """The steps of a dotted key, without their quotes."""
+    return tuple(step[1:-1] if step[0] in "\"'" else step for step in re.findall(STEP, key))

@@ -112,7 +112,7 @@ class Decision:
         rows = []
         for c in ordered:
             verdict = "chosen" if c.model == self.chosen else "refused" if c.vetoes else "fallback"
-            total = "" if c.utility is None else f"{c.utility:+.6f}"
+            total = "" if c.utility is None else _usd(c.utility)
             scores = [_score_cell(c.scores.get(name)) for name in columns]
             rows.append([c.model, c.place, verdict, total, *scores, "; ".join(str(v) for v in c.vetoes)])
         notes = list(self.notes)
@@ -124,4 +124,8 @@ class Decision:
 def _score_cell(score: Score | None) -> str:
     if score is None:
         return ""
-    return f"{score.usd:+.6f}" + (f" ({score.seen:.3g} {score.unit})" if score.seen is not None else "")
+    return _usd(score.usd) + (f" ({score.seen:.3g} {score.unit})" if score.seen is not None else "")
+
+
+def _usd(value: float) -> str:
+    return f"{value:+.6f}" if round(value, 6) else "0"

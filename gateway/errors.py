@@ -38,7 +38,7 @@ Errors pickle, and `gateway.wire` gives each a JSON form.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from gateway.card import ModelCard
@@ -58,6 +58,10 @@ class GatewayError(Exception):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own way passes on positional arguments only: a message given by keyword would be lost.
+        return type(self), (self.message,), dict(self.__dict__)
 
 
 class ConfigError(GatewayError):

@@ -8,7 +8,6 @@ configuration only, never from a file that is being opened. Wrapping needs the `
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import stat
@@ -83,10 +82,12 @@ class Keys:
         return self._provider(uri).unwrap(uri, wrapped, context)
 
     def _provider(self, uri: str) -> KeyProvider:
-        scheme = uri.partition(":")[0]
-        if scheme not in self._providers:
+        scheme, colon, _ = uri.partition(":")
+        if not colon or scheme not in self._providers:
+            # What stands there may be a key that was pasted in: only what looks like a scheme is repeated.
+            which = f"the scheme {scheme!r}" if colon and scheme.isalnum() and len(scheme) <= 16 else "this"
             known = ", ".join(sorted(self._providers)) or "none"
-            raise ConfigError(f"key {uri!r}: no installed plugin provides the scheme {scheme!r} (there are: {known})")
+            raise ConfigError(f"a key is given as scheme:rest, and no plugin provides {which} (there are: {known})")
         return self._providers[scheme]
 
 
@@ -99,7 +100,7 @@ def secret(ref: str) -> Secret:
             raise MissingSecret(f"environment variable {rest} is not set", ref=ref)
         return Secret(value)
     if scheme == "file" and rest:
-        return Secret(_read_private(Path(rest).expanduser(), ref))
+        return Secret(_read_private(Path(os.path.expanduser(rest)), ref))
     # The reference itself may be a key that was pasted in: it must not be repeated in the message.
     raise ConfigError("a secret is given as env:NAME or file:PATH, not as its value")
 
@@ -139,7 +140,7 @@ class _OwnKey:
             raise ConfigError(f"key {uri!r} needs the package cryptography: pip install 'gateway-sdk[keys]'") from error
         try:
             own = base64.b64decode(secret(uri).reveal(), validate=True)
-        except binascii.Error:
+        except ValueError:  # not base64, or not even ASCII
             own = b""
         if len(own) != KEY_BYTES:
             raise ConfigError(f"key {uri!r} must be {KEY_BYTES} bytes in base64")
@@ -168,6 +169,10 @@ def _read_private(path: Path, ref: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_IMODE(mode) & 0o077:
                 raise ConfigError(f"secret file {str(path)!r} can be read by others: chmod 600 it")
-            return file.read(65_536).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingSecret(f"secret file {str(path)!r} cannot be read: {type(error).__name__}", ref=ref) from error
+            value = file.read(65_536).decode().strip()
+    except (OSError, ValueError) as error:
+        # Without its cause: an error of decoding holds the bytes that it could not decode.
+        raise MissingSecret(f"secret file {str(path)!r} cannot be read: {type(error).__name__}", ref=ref) from None
+    if not value:
+        raise MissingSecret(f"secret file {str(path)!r} is empty", ref=ref)
+    return value

@@ -37,7 +37,8 @@ class Estimate:
         self.value = prior
 
     def observe(self, measured: float) -> None:
-        """Count one more measurement."""
+        """Count one more measurement. One of 0 counts as a nanosecond, so that the mean never falls to 0."""
+        measured = max(measured, 1e-9)
         self._count = self._count * DECAY + 1.0
         self._sum = self._sum * DECAY + measured
         self.value = self._sum / self._count
@@ -90,7 +91,7 @@ class Live:
             if output_tokens > 1:
                 self.per_token_s.observe(max(seconds - first_token_s, 0.0) / (output_tokens - 1))
             return
-        expected = self.first_token_s.value + output_tokens * self.per_token_s.value
+        expected = self.first_token_s.value + max(output_tokens, 0) * self.per_token_s.value
         factor = seconds / expected
         self.first_token_s.observe(self.first_token_s.value * factor)
         if output_tokens > 0:

@@ -14,8 +14,11 @@ from pydantic import ConfigDict, Discriminator
 
 from gateway.errors import InvalidRequest
 
-BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
 """How bytes go into JSON (RFC 4648, section 5: the URL-safe alphabet)."""
+
+FORBID = ConfigDict(extra="forbid")
+"""In its JSON form a request or response has no other fields than its own, down to the smallest part."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,7 +55,10 @@ class ToolCall:
 
     def parsed(self) -> dict[str, Any]:
         """The arguments as a dict. ValueError when the model wrote something else."""
-        value = json.loads(self.arguments or "{}")
+        try:
+            value = json.loads(self.arguments or "{}")
+        except RecursionError:
+            value = None
         if not isinstance(value, dict):
             raise ValueError(f"arguments of the tool call {self.id!r} are not a JSON object")
         return value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from gateway.clock import Clock
 
@@ -61,8 +61,8 @@ class MemoryState:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._used: dict[tuple[str, Unit, float, int], float] = {}
-        self._leases: dict[int, Lease] = {}
+        self._used: dict[Count, float] = {}
+        self._leases: dict[int, tuple[Lease, set[Count]]] = {}
         self._count = 0
         self._sweep_at = 0.0
 
@@ -70,37 +70,53 @@ class MemoryState:
         now = self._clock.now()
         self._sweep(now)
         for limit in limits:
-            window, amount = int(now // limit.window_s), amounts.get(limit.unit, 0.0)
-            used = self._used.get((limit.key, limit.unit, limit.window_s, window), 0.0)
-            if used + amount > limit.max:
-                fits_in = math.inf if amount > limit.max else (window + 1) * limit.window_s - now
+            amount = amounts.get(limit.unit, 0.0)
+            used = self._used.get(_count(limit, now), 0.0)
+            if not used + amount <= limit.max:  # so worded that NaN is refused
+                fits_in = math.inf if not amount <= limit.max else (now // limit.window_s + 1) * limit.window_s - now
                 return Refusal(limit, used, fits_in)
         self._count += 1
         lease = Lease(self._count, dict(amounts), tuple(limits), now + LEASE_TTL_S)
-        self._leases[lease.id] = lease
-        self._add(lease, amounts, now)
+        counts = {_count(limit, now) for limit in limits}
+        self._leases[lease.id] = lease, counts
+        self._add(counts, amounts)
         return lease
 
     async def settle(self, lease: Lease, actual: Mapping[Unit, float]) -> None:
-        held = self._leases.pop(lease.id, None)
+        held, counts = self._leases.pop(lease.id, (None, set()))
         if held is not None:
-            self._add(held, held.amounts, held.expires_at - LEASE_TTL_S, sign=-1)
-            self._add(held, actual, self._clock.now())
+            self._add(counts, held.amounts, sign=-1)
+            now = self._clock.now()
+            # What a service says it used is not to be trusted blindly: NaN would erase a count.
+            used = {unit: n if 0.0 <= n < math.inf else held.amounts.get(unit, 0.0) for unit, n in actual.items()}
+            self._add({_count(limit, now) for limit in held.limits}, used)
 
-    def _add(self, lease: Lease, amounts: Mapping[Unit, float], at: float, *, sign: int = 1) -> None:
-        for limit in lease.limits:
-            key = (limit.key, limit.unit, limit.window_s, int(at // limit.window_s))
-            if sign > 0 or key in self._used:
-                self._used[key] = max(0.0, self._used.get(key, 0.0) + sign * amounts.get(limit.unit, 0.0))
-                self._sweep_at = min(self._sweep_at, (key[3] + 1) * limit.window_s)
+    def _add(self, counts: Iterable[Count], amounts: Mapping[Unit, float], *, sign: int = 1) -> None:
+        for count in counts:
+            if sign > 0 or count in self._used:
+                self._used[count] = max(0.0, self._used.get(count, 0.0) + sign * amounts.get(count.unit, 0.0))
+                self._sweep_at = min(self._sweep_at, count.ends_at)
 
     def _sweep(self, now: float) -> None:
         """Lapse old leases (they are in order of age) and, when one has ended, forget past windows."""
-        for lease in list(self._leases.values()):
+        for lease, counts in list(self._leases.values()):
             if lease.expires_at > now:
                 break
             del self._leases[lease.id]
-            self._add(lease, lease.amounts, lease.expires_at - LEASE_TTL_S, sign=-1)
+            self._add(counts, lease.amounts, sign=-1)
         if now >= self._sweep_at:
-            self._used = {key: used for key, used in self._used.items() if (key[3] + 1) * key[2] > now}
-            self._sweep_at = min(((window + 1) * window_s for _, _, window_s, window in self._used), default=math.inf)
+            self._used = {count: used for count, used in self._used.items() if count.ends_at > now}
+            self._sweep_at = min((count.ends_at for count in self._used), default=math.inf)
+
+
+class Count(NamedTuple):
+    """What one window of a limit is counted under: limits that differ only in `max` share it."""
+
+    key: str
+    unit: Unit
+    window_s: float
+    ends_at: float
+
+
+def _count(limit: Limit, now: float) -> Count:
+    return Count(limit.key, limit.unit, limit.window_s, (now // limit.window_s + 1) * limit.window_s)

@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -126,13 +126,13 @@ class SyncStream(Generic[R]):
         self._ready: list[Delta] = []
         self._room: asyncio.Event | None = None
         self._response: R | None = None
-        self._done: Future[None] = loop.begin(self._pump(gateway, request, need, meta))
-        self._done.add_done_callback(self._notify)
+        self._job = loop.begin(self._pump(gateway, request, need, meta))
+        self._job.ended.add_done_callback(self._notify)
 
     def __iter__(self) -> Iterator[Delta]:
         while True:
             with self._changed:
-                while not self._ready and not self._done.done():
+                while not self._ready and not self._job.ended.done():
                     self._changed.wait()
                 batch, self._ready = self._ready, []
             if not batch:
@@ -140,8 +140,8 @@ class SyncStream(Generic[R]):
             if self._room is not None:
                 self._loop.soon(self._room.set)
             yield from batch
-        if not self._done.cancelled():
-            self._done.result()
+        if not self._job.ended.cancelled():
+            self._job.ended.result()
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +151,7 @@ class SyncStream(Generic[R]):
 
     def close(self) -> None:
         """Stop, and wait until everything that the answer held is free."""
-        self._loop.cancel(self._done)
+        self._job.cancel()
 
     @property
     def response(self) -> R:
@@ -185,6 +185,36 @@ class SyncStream(Generic[R]):
             self._changed.notify_all()
 
 
+class Job(Generic[T]):
+    """A coroutine on the loop. `ended` has its result, and is done only when it has let go of everything."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        self.ended: Future[T] = Future()
+        self._loop = loop
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        """Begin; called on the loop."""
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """Cancel it if it is still going, and wait until it has ended."""
+        if not self.ended.done():
+            self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+            wait([self.ended], timeout=LET_GO_S)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.ended.cancel()
+            self.ended.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(task.result())
+
+
 class Loop:
     """An event loop in a daemon thread, started when first used."""
 
@@ -193,46 +223,30 @@ class Loop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._ended: dict[Future[Any], threading.Event] = {}
 
     @property
     def forked(self) -> bool:
         """True in a process that was forked from the one that made this: the thread is not here."""
         return self._pid != os.getpid()
 
-    def begin(self, job: Coroutine[Any, Any, T]) -> Future[T]:
+    def begin(self, work: Coroutine[Any, Any, T]) -> Job[T]:
         """Start a coroutine on the loop, in the caller's context."""
         if self._thread is not None and threading.get_ident() == self._thread.ident:
-            job.close()
+            work.close()
             raise Closed("Gateway was called from inside its own event loop: a service asks others with resources.run")
-        ended = threading.Event()
+        loop = self._running()
+        job: Job[T] = Job(loop, work)
+        loop.call_soon_threadsafe(job.start)  # which keeps the caller's context variables
+        return job
 
-        async def until_ended() -> T:
-            try:
-                return await job
-            finally:
-                ended.set()
-
-        future = asyncio.run_coroutine_threadsafe(until_ended(), self._running())
-        self._ended[future] = ended
-        future.add_done_callback(lambda done: self._ended.pop(done, None) if not done.cancelled() else None)
-        return future
-
-    def call(self, job: Coroutine[Any, Any, T]) -> T:
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. When interrupted it is cancelled, and waited for, before the interrupt goes on."""
-        future = self.begin(job)
+        job = self.begin(work)
         try:
-            return future.result()
+            return job.ended.result()
         except BaseException:
-            self.cancel(future)
+            job.cancel()
             raise
-
-    def cancel(self, future: Future[Any]) -> None:
-        """Cancel what `begin` started, and wait until it has let go."""
-        ended = self._ended.get(future)
-        if future.cancel() and ended is not None:
-            ended.wait(LET_GO_S)
-        self._ended.pop(future, None)
 
     def soon(self, callback: Callable[[], object]) -> None:
         """Run a callback on the loop; nothing happens once the loop has ended."""

@@ -13,29 +13,18 @@ Chat, Generate and Embed are here. A third party adds a task by subclassing Requ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from gateway.card import Usage
+from gateway.card import Usage, check_number
 from gateway.errors import InvalidRequest
-from gateway.parts import Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
+from gateway.parts import FORBID, Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
 from gateway.trace import Trace
 
 R = TypeVar("R", bound="Response", covariant=True)
-
-
-def _number(value: Any, name: str, *, low: float | None, high: float = math.inf, whole: bool = False) -> None:
-    if value is None:
-        return
-    kind = "a whole number" if whole else "a finite number"
-    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not right or (low is not None and value < low) or value > high:
-        span = "" if low is None else f" of at least {low}" if high == math.inf else f" from {low} to {high}"
-        raise InvalidRequest(f"{name} must be {kind}{span}, not {value!r}", field=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +40,7 @@ class Meta:
     data_class: str = ""
 
     def __post_init__(self) -> None:
-        _number(self.deadline_s, "meta.deadline_s", low=0)
+        check_number(self.deadline_s, "meta.deadline_s", low=0)
 
 
 NO_META = Meta()
@@ -60,6 +49,8 @@ NO_META = Meta()
 @dataclass(frozen=True, kw_only=True)
 class Response:
     """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
 
     usage: Usage = Usage()
     model: str = ""
@@ -99,6 +90,8 @@ class Request(Generic[R]):
     task: ClassVar[str] = "request"
     response: ClassVar[type[Response]] = Response
 
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+
     meta: Meta = field(default=NO_META, repr=False, compare=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -133,8 +126,10 @@ class Tool:
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}}, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise InvalidRequest("tool.name is empty", field="tools.name")
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidRequest("tool.name is empty or no string", field="tools.name")
+        if not isinstance(self.parameters, Mapping):
+            raise InvalidRequest("tool.parameters must be a JSON Schema, as a mapping", field="tools.parameters")
 
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -153,12 +148,13 @@ class Message:
             raise InvalidRequest(f"message.role {self.role!r} is none of {', '.join(ROLES)}", field="messages.role")
         if isinstance(self.parts, str):
             object.__setattr__(self, "parts", (Text(self.parts),))
-        elif not isinstance(self.parts, tuple):
-            object.__setattr__(self, "parts", tuple(self.parts))
+        _as_tuple(self, "parts", prefix="messages.")
         for part in self.parts:
             if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Image, Audio)):
                 kind = type(part).__name__
                 raise InvalidRequest(f"message.parts holds a {kind}, which is no part", field="messages.parts")
+            if isinstance(part, (Text, Reasoning, ToolResult)) and not isinstance(part.text, str):
+                raise InvalidRequest(f"the text of a {type(part).__name__} must be a string", field="messages.parts")
 
     @classmethod
     def system(cls, text: str) -> Message:
@@ -258,13 +254,17 @@ class Chat(Request[ChatResponse]):
                 raise InvalidRequest(f"messages holds a {kind}; use Message.user(...)", field="messages")
         _check_sampling(self)
         if self.tools:
-            names = [tool.name for tool in self.tools]
-            if len(set(names)) < len(names):
+            if not all(isinstance(tool, Tool) for tool in self.tools):
+                raise InvalidRequest("tools must all be of the class Tool", field="tools")
+            if len({tool.name for tool in self.tools}) < len(self.tools):
                 raise InvalidRequest("tools: two tools have one name", field="tools")
-        if self.tool_choice not in ("auto", "none", "required") and self.tool_choice not in {tool.name for tool in self.tools}:
-            raise InvalidRequest(f"tool_choice {self.tool_choice!r} names no tool given", field="tool_choice")
+        if self.tool_choice not in ("auto", "none", "required", *(tool.name for tool in self.tools)):
+            raise InvalidRequest("tool_choice is none of auto, none, required and the tools' names", field="tool_choice")
+        kind = self.response_format
+        if not (kind is None or isinstance(kind, Mapping) or (isinstance(kind, type) and issubclass(kind, BaseModel))):
+            raise InvalidRequest("response_format must be a JSON Schema or a pydantic model", field="response_format")
         if self.reasoning not in (None, "none", "minimal", "low", "medium", "high"):
-            raise InvalidRequest(f"reasoning {self.reasoning!r} is no effort", field="reasoning")
+            raise InvalidRequest("reasoning is none of none, minimal, low, medium and high", field="reasoning")
 
     @classmethod
     def ask(cls, text: str, *media: Image | Audio, system: str = "", **options: Any) -> Chat:
@@ -360,14 +360,14 @@ class Embed(Request[EmbedResponse]):
             raise InvalidRequest("texts is empty: give at least one text", field="texts")
         if not all(isinstance(text, str) for text in self.texts):
             raise InvalidRequest("texts must all be strings", field="texts")
-        _number(self.dimensions, "dimensions", low=1, whole=True)
+        check_number(self.dimensions, "dimensions", low=1, whole=True)
 
     def traits(self) -> Traits:
         features = frozenset({"dimensions"}) if self.dimensions is not None else NOTHING
         return Traits(input_bytes=sum(map(_text_bytes, self.texts)), output_tokens=0, features=features)
 
 
-def _as_tuple(request: Any, *names: str) -> None:
+def _as_tuple(request: Any, *names: str, prefix: str = "") -> None:
     """Lists become tuples, and a lone string one of a single item, so that a request stays frozen."""
     for name in names:
         value = getattr(request, name)
@@ -375,15 +375,15 @@ def _as_tuple(request: Any, *names: str) -> None:
             object.__setattr__(request, name, (value,))
         elif not isinstance(value, tuple):
             if not isinstance(value, Iterable):
-                raise InvalidRequest(f"{name} must be a sequence", field=name)
+                raise InvalidRequest(f"{prefix}{name} must be a sequence", field=prefix + name)
             object.__setattr__(request, name, tuple(value))
 
 
 def _check_sampling(request: Chat | Generate) -> None:
-    _number(request.max_tokens, "max_tokens", low=1, whole=True)
-    _number(request.temperature, "temperature", low=0, high=2)
-    _number(request.top_p, "top_p", low=0, high=1)
-    _number(request.seed, "seed", low=None, whole=True)
+    check_number(request.max_tokens, "max_tokens", low=1, whole=True)
+    check_number(request.temperature, "temperature", low=0, high=2)
+    check_number(request.top_p, "top_p", low=0, high=1)
+    check_number(request.seed, "seed", low=None, whole=True)
     if request.top_p == 0:
         raise InvalidRequest("top_p must be above 0", field="top_p")
     if not all(isinstance(text, str) and text for text in request.stop):

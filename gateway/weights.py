@@ -78,7 +78,7 @@ class Weights(ABC):
         """A small file read as a JSON object. WeightsError when it is something else."""
         try:
             value = json.loads(self.file(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WeightsError(f"{name!r} is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise WeightsError(f"{name!r} is not a JSON object")
@@ -182,7 +182,10 @@ class FileWeights(Weights):
     def file(self, name: str) -> bytes:
         if name not in self.files:
             raise WeightsError(f"there is no file {name!r} in {str(self._directory)!r}")
-        return (self._directory / name).read_bytes()
+        try:
+            return (self._directory / name).read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{name!r} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
         for mapped in self._maps.values():
@@ -210,7 +213,7 @@ def parse_header(
 ) -> dict[str, tuple[TensorInfo, int]]:
     """Check a safetensors JSON header against the size of its data; offsets come back with `data_offset` added."""
     try:
-        header = json.loads(raw, object_pairs_hook=_no_duplicates)
+        header = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)  # UTF-8 only
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{name!r}: the header is not JSON: {error}") from error
     if not isinstance(header, dict):
@@ -237,7 +240,7 @@ def _entry(entry: Any, where: str) -> tuple[TensorInfo, int, int]:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise WeightsError(f"{where}: needs dtype, shape and two data_offsets") from None
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise WeightsError(f"{where}: unknown dtype")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise WeightsError(f"{where}: shape and data_offsets must be whole numbers of at least 0")
@@ -253,8 +256,11 @@ class FileWriter(WeightsWriter):
         if path.exists():
             raise WeightsError(f"{str(path)!r} exists already")
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        except OSError as error:
+            raise WeightsError(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
     def add_file(self, name: str, data: bytes) -> None:
         self._write(name, [data])
@@ -263,6 +269,8 @@ class FileWriter(WeightsWriter):
         header: dict[str, Any] = {}
         at = 0
         for tensor, (dtype, shape, data) in tensors.items():
+            if tensor == "__metadata__":
+                raise WeightsError("'__metadata__' is no name for a tensor: the format keeps it for itself")
             size = memoryview(data).nbytes
             header[tensor] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
             _entry(header[tensor], f"tensor {tensor!r}")
@@ -272,22 +280,29 @@ class FileWriter(WeightsWriter):
         self._write(name, [len(raw).to_bytes(8, "little"), raw, *(data for _, _, data in tensors.values())])
 
     def commit(self) -> None:
-        os.rename(self._temporary, self._path)
+        try:
+            os.rename(self._temporary, self._path)
+        except OSError as error:
+            self.abort()
+            raise WeightsError(f"{str(self._path)!r} cannot be written: {error.strerror}") from error
 
     def abort(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _write(self, name: str, pieces: list[bytes | memoryview]) -> None:
-        if PurePosixPath(name).name != name or name.startswith("."):
+        if PurePosixPath(name).name != name or name.startswith(".") or "\0" in name:
             raise WeightsError(f"{name!r} is no plain file name")
-        with (self._temporary / name).open("xb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self._temporary / name).open("xb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WeightsError(f"{name!r} cannot be written: {error.strerror}") from error
 
 
 def _path(uri: str) -> Path:
-    return Path(uri.removeprefix("file:")).expanduser()
+    return Path(os.path.expanduser(uri.removeprefix("file:")))
 
 
 def _shards(directory: Path) -> list[Path]:
@@ -296,7 +311,7 @@ def _shards(directory: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise WeightsError(f"{str(index)!r} is no shard index") from error
         if not all(isinstance(name, str) and PurePosixPath(name).name == name for name in names):
             raise WeightsError(f"{str(index)!r} names a shard outside its directory")

@@ -7,9 +7,11 @@ A request is ``{"request": "chat", ...fields}``, a response ``{"response": "chat
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType, NoneType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,23 +19,30 @@ from pydantic import TypeAdapter, ValidationError
 from gateway import decision, errors, trace
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.parts import Delta, Restart
-from gateway.tasks import Chat, Request, Response
+from gateway.tasks import Chat, ChatResponse, Request, Response
 
 Wire = dict[str, Any]
+
+FACTS: Mapping[str, Any] = MappingProxyType(
+    {"attempts": tuple, "known": tuple, "decision": (decision.Decision, NoneType), "reply": (Response, NoneType)}
+)
+"""The facts of errors that are no plain JSON values."""
 
 
 def to_wire(thing: Request[Any] | Response | Delta | Restart | GatewayError, *, task: str = "") -> Wire:
     """The JSON form. A response needs its task's name where several tasks share one response class."""
     match thing:
         case Request():
-            body = _dump(type(thing), thing)
             if isinstance(thing, Chat):
-                schema = thing.response_schema
-                body["response_format"] = None if schema is None else dict(schema)
+                tools = tuple(replace(tool, parameters=_plain(tool.parameters)) for tool in thing.tools)
+                thing = replace(thing, tools=tools, response_format=_plain(thing.response_schema))
+            body = _dump(type(thing), thing)
             return {"request": thing.task, **body}
         case Response():
+            if isinstance(thing, ChatResponse):
+                thing = replace(thing, parsed=None)  # made again from the text and the caller's own model
             body = _dump(type(thing), thing)
-            body.pop("parsed", None)  # made again from the text and the caller's own model
+            body.pop("parsed", None)
             return {"response": task or _task_of(type(thing)), **body}
         case Delta():
             return {"delta": thing.part, **_dump(Delta, thing)}
@@ -46,6 +55,8 @@ def to_wire(thing: Request[Any] | Response | Delta | Restart | GatewayError, *, 
 
 def from_wire(wire: Mapping[str, Any]) -> Request[Any] | Response | Delta | Restart | GatewayError:
     """The thing again. InvalidRequest names the field that does not fit."""
+    if not isinstance(wire, Mapping):
+        raise InvalidRequest(f"a wire form is a JSON object, not a {type(wire).__name__}", field="")
     body = dict(wire)
     if "request" in body:
         return _load(_task(str(body.pop("request"))), body)  # type: ignore[no-any-return]
@@ -82,13 +93,27 @@ def _dump(kind: Any, thing: Any) -> Wire:
     return out
 
 
+def _plain(value: Any) -> Any:
+    """A schema with dicts and lists for whatever mappings and tuples it is made of."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def _load(kind: Any, body: Any) -> Any:
+    if isinstance(body, Mapping) and (extra := body.keys() - {f.name for f in fields(kind)}):
+        raise InvalidRequest(f"{kind.__name__} has no field {min(extra)!r}", field=min(extra))
     try:
-        return _adapter(kind).validate_json(json.dumps(body))
+        return _adapter(kind).validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
+        ours = first.get("ctx", {}).get("error")
+        if isinstance(ours, InvalidRequest):  # raised as the request was made: it knows its field best
+            raise InvalidRequest(ours.message, field=ours.field) from None
         where = ".".join(str(step) for step in first["loc"])
         raise InvalidRequest(f"{where}: {first['msg']}", field=where) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON values: {type(error).__name__}", field="") from None
 
 
 def _task(name: str) -> type[Request[Any]]:
@@ -115,6 +140,8 @@ def _error_fields(error: GatewayError) -> Wire:
             value = to_wire(value)
         elif is_dataclass(value):
             value = _dump(type(value), value)
+        elif value == math.inf:
+            value = None  # JSON has no infinity
         out[f.name] = value
     return out
 
@@ -126,13 +153,17 @@ def _error(name: str, body: Wire) -> GatewayError:
     known = {f.name for f in fields(kind)}
     if extra := set(body) - known:
         raise InvalidRequest(f"{name} has no field {min(extra)!r}", field=min(extra))
-    if body.get("attempts"):
-        body["attempts"] = tuple(_load(trace.Attempt, item) for item in body["attempts"])
-    if body.get("decision"):
-        body["decision"] = _load(decision.Decision, body["decision"])
-    if body.get("reply"):
-        body["reply"] = from_wire(body["reply"])
+    if body.get("frees_in_s", 0.0) is None:
+        body["frees_in_s"] = math.inf
     for key, value in body.items():
-        if isinstance(value, list):
-            body[key] = tuple(value)
+        if key == "decision" and value is not None:
+            body[key] = _load(decision.Decision, value)
+        elif key == "reply" and isinstance(value, Mapping) and "response" in value:
+            body[key] = from_wire(value)
+        elif isinstance(value, list):
+            body[key] = tuple(_load(trace.Attempt, item) if key == "attempts" else item for item in value)
+        if not isinstance(body[key], FACTS.get(key, (str, int, float, NoneType))):
+            raise InvalidRequest(f"{name}.{key} has the wrong type", field=key)
+    if not isinstance(body.get("message"), str):
+        raise InvalidRequest(f"{name}.message must be a string", field="message")
     return kind(**body)

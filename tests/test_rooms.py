@@ -16,7 +16,7 @@ ROOT = Path(gateway.__file__).parent.parent
 ROOMS = (
     "errors", "decision", "trace", "card", "parts", "tasks", "clock", "config", "keys", "weights", "service", "transform",
     "state", "events", "live", "registry", "routing", "policies", "hookspecs", "plugins", "otel", "hop", "call", "gateway",
-    "sync", "wire", "cli_show", "cli",
+    "sync", "wire", "cli_config", "cli_show", "cli_setup", "cli_options", "cli_commands", "cli",
 )  # fmt: skip
 
 

@@ -1,0 +1,272 @@
+"""What the commands take: options that become a Need, a Meta and a Request, declared once and shared by `run` and `explain`."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import json
+import mimetypes
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from gateway.card import Need
+from gateway.errors import InvalidRequest
+from gateway.parts import Audio, Image
+from gateway.tasks import Chat, Meta, Request
+from gateway.wire import from_wire, tasks
+
+NEED = "What the model must be"
+FIELDS = "The request"
+META = "About the call"
+
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def takes(**sources: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace each named parameter of a command with the options of the function that makes it."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        makers = {name: inspect.signature(source, eval_str=True).parameters for name, source in sources.items()}
+
+        def run(**given: Any) -> None:
+            for name, options in makers.items():
+                given[name] = sources[name](**{option: given.pop(option) for option in options})
+            command(**given)
+
+        kept = [parameter for name, parameter in own.items() if name not in makers]
+        kept += [parameter for options in makers.values() for parameter in options.values()]
+        kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept]
+        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+        run.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def amount(text: str) -> float:
+    """A number such as 8e9, 8B, 500M or 16GiB."""
+    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMBGT]?I?)B?", text.strip().upper().replace("E", "e"))
+    if found is None or found[2] not in UNITS:
+        raise ValueError("not a number such as 8e9, 8B or 16GiB")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _amount(text: str) -> float:
+    try:
+        return amount(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Names = list[str] | None
+
+
+def _need(help: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=NEED)
+
+
+def _size(help: str) -> Any:
+    return typer.Option(parser=_amount, help=help, metavar="N", rich_help_panel=NEED)
+
+
+def need_of(
+    model: Annotated[Names, _need("This model, or a pattern such as 'local-*'.", "--model", "-m", metavar="NAME")] = None,
+    avoid: Annotated[Names, _need("Not this model or pattern.", metavar="NAME")] = None,
+    place: Annotated[Names, _need("local, process, host, private or hosted.", metavar="PLACE")] = None,
+    max_params: Annotated[float | None, _size("At most so many parameters: 8B.")] = None,
+    min_params: Annotated[float | None, _size("At least so many.")] = None,
+    max_bytes: Annotated[float | None, _size("Weights of at most: 16GB.")] = None,
+    context: Annotated[int | None, _need("At least so many tokens of context.", metavar="TOKENS")] = None,
+    feature: Annotated[Names, _need("Can do this: tools, json_schema, ...", metavar="NAME")] = None,
+    language: Annotated[Names, _need("Speaks this: en, de, ...", metavar="TAG")] = None,
+    max_first_token_s: Annotated[float | None, _need("Seconds to the first token, as predicted.", metavar="S")] = None,
+    max_latency_s: Annotated[float | None, _need("Seconds to the whole answer, as predicted.", metavar="S")] = None,
+    max_cost_usd: Annotated[float | None, _need("Cost of the request, as predicted.", metavar="USD")] = None,
+    min_quality: Annotated[float | None, _need("Quality from 0 to 1.", metavar="Q")] = None,
+    need: Annotated[Names, _need("Any of these by its field's name: max_params=8B.", metavar="FIELD=VALUE")] = None,
+) -> Need:
+    """The Need that the options state."""
+    given: dict[str, Any] = {
+        "model": tuple(model or ()), "avoid": tuple(avoid or ()), "place": tuple(place or ()),
+        "max_params": max_params, "min_params": min_params, "max_bytes": max_bytes, "context": context,
+        "features": frozenset(feature or ()), "languages": frozenset(language or ()),
+        "max_first_token_s": max_first_token_s, "max_latency_s": max_latency_s, "max_cost_usd": max_cost_usd,
+        "min_quality": min_quality,
+    }  # fmt: skip
+    for key, value in pairs(need or (), "--need").items():
+        if key not in given:
+            raise InvalidRequest(f"need has no field {key!r}; it has: {', '.join(given)}", field=f"need.{key}")
+        kind = type(given[key])
+        try:
+            given[key] = kind(value.split(",")) if kind in (tuple, frozenset) else amount(value)
+        except ValueError as error:
+            raise InvalidRequest(f"need.{key}: {error}", field=f"need.{key}") from None
+    if isinstance(given["context"], float):
+        given["context"] = int(given["context"])
+    return Need(**given)
+
+
+def meta_of(
+    deadline_s: Annotated[float | None, typer.Option(metavar="S", help="Seconds for everything.", rich_help_panel=META)] = None,
+    tenant: Annotated[str, typer.Option(help="On whose behalf.", rich_help_panel=META)] = "",
+    data_class: Annotated[str, typer.Option(help="How sensitive the input is.", rich_help_panel=META)] = "",
+) -> Meta:
+    """The Meta that the options state."""
+    return Meta(deadline_s=deadline_s, tenant=tenant, data_class=data_class)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What was typed of the request beside its input: `fields` by option, `sets` by --set, and files."""
+
+    system: str = field(default="", repr=False)
+    media: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    sets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def _field(help: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=FIELDS)
+
+
+def _file(help: str) -> Any:
+    return typer.Option(exists=True, dir_okay=False, help=help, metavar="FILE", rich_help_panel=FIELDS)
+
+
+def given_of(
+    system: Annotated[str, _field("System message.", "--system", "-s", metavar="TEXT")] = "",
+    image: Annotated[list[Path] | None, _file("Show this image.")] = None,
+    audio: Annotated[list[Path] | None, _file("Play this sound.")] = None,
+    schema: Annotated[Path | None, _file("Answer with JSON of this JSON Schema.")] = None,
+    max_tokens: Annotated[int | None, _field("Answer with at most so many tokens.", metavar="N")] = None,
+    temperature: Annotated[float | None, _field("From 0 to 2.", metavar="T")] = None,
+    top_p: Annotated[float | None, _field("Above 0, up to 1.", metavar="P")] = None,
+    stop: Annotated[Names, _field("End the answer before this.", metavar="TEXT")] = None,
+    seed: Annotated[int | None, _field("Seed of the sampling.", metavar="N")] = None,
+    reasoning: Annotated[str | None, _field("none, minimal, low, medium or high.", metavar="EFFORT")] = None,
+    dimensions: Annotated[int | None, _field("Shorten each vector to so many numbers.", metavar="N")] = None,
+    set_: Annotated[Names, _field("Any field of the task; JSON, or else a string.", "--set", metavar="FIELD=VALUE")] = None,
+) -> Given:
+    """The fields that the options state."""
+    options = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "stop": stop or None, "seed": seed,
+        "reasoning": reasoning, "dimensions": dimensions,
+        "response_format": None if schema is None else _schema(schema),
+    }  # fmt: skip
+    return Given(
+        system=system,
+        media=(*(media_part(path, Image) for path in image or ()), *(media_part(path, Audio) for path in audio or ())),
+        fields={name: value for name, value in options.items() if value is not None},
+        sets={key: _json_or_text(value) for key, value in pairs(set_ or (), "--set").items()},
+    )
+
+
+def request_of(task: str, text: str | None, given: Given) -> Request[Any]:
+    """The request that was typed. InvalidRequest names an unknown task or field with what exists."""
+    known = tasks()
+    if task not in known:
+        raise InvalidRequest(f"unknown task {task!r}; there are: {', '.join(sorted(known))}", field="task")
+    kind = known[task]
+    names = [f.name for f in fields(kind) if f.name != "meta"]
+    body: dict[str, Any] = {**given.fields, **given.sets}
+    for name in body:
+        if name not in names:
+            raise InvalidRequest(f"the task {task!r} has no field {name!r}; it has: {', '.join(names)}", field=name)
+    if issubclass(kind, Chat):
+        if "messages" not in body:
+            user = [{"type": "text", "text": read_input(text)}, *given.media]
+            system = [{"role": "system", "parts": [{"type": "text", "text": given.system}]}] if given.system else []
+            body["messages"] = [*system, {"role": "user", "parts": user}]
+    else:
+        if given.system:
+            raise InvalidRequest(f"the task {task!r} takes no system message; it has: {', '.join(names)}", field="system")
+        _fill(kind, body, text, given)
+    try:
+        return from_wire({"request": task, **body})  # type: ignore[return-value]
+    except InvalidRequest as error:
+        # The wire names the place of an error inside pydantic; a field's own message already says it better.
+        raise InvalidRequest(error.message.rpartition("Value error, ")[2].removeprefix(": "), field=error.field) from None
+
+
+def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, given: Given) -> None:
+    """Media go to the fields of their type; the input goes to the first field that must be given and is not."""
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind) if f.name != "meta"]
+    for part in given.media:
+        wanted = Image if part["type"] == "image" else Audio
+        free = [name for name in names if name not in body and wanted in (hints[name], *get_args(hints[name]))]
+        if not free:
+            raise InvalidRequest(f"the task {kind.task!r} takes no {part['type']}; it has: {', '.join(names)}", field="media")
+        body[free[0]] = [part] if get_origin(hints[free[0]]) in (tuple, list) else part
+    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in body]
+    if not missing:
+        return
+    name, hint = missing[0], hints[missing[0]]
+    if hint in (Image, Audio):
+        if not text:
+            raise InvalidRequest(f"the task {kind.task!r} needs a file as {name}", field=name)
+        body[name] = media_part(Path(text), hint)
+    elif get_origin(hint) in (tuple, list):
+        # One text a line, so that as many answers come out as lines went in.
+        body[name] = [text] if text is not None and text != "-" else read_input(text).splitlines()
+    else:
+        value = read_input(text)
+        body[name] = value if hint is str else _json_or_text(value)
+
+
+def read_input(text: str | None) -> str:
+    """The input as typed, or from standard input when it is absent or "-"."""
+    if text is not None and text != "-":
+        return text
+    if sys.stdin is None or (text is None and sys.stdin.isatty()):
+        raise InvalidRequest("give the input after the task, or pipe it in", field="input")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise InvalidRequest("standard input is not UTF-8 text", field="input") from None
+
+
+def media_part(path: Path, kind: type[Image] | type[Audio]) -> dict[str, Any]:
+    """A file as the wire form of an image or a sound."""
+    name = "image" if kind is Image else "audio"
+    media_type = mimetypes.guess_type(path.name)[0] or ""
+    if media_type.partition("/")[0] != name:
+        raise InvalidRequest(f"{str(path)!r}: the name ends like no known {name} file", field=name)
+    return {"type": name, "media_type": media_type, "data": base64.urlsafe_b64encode(path.read_bytes()).decode()}
+
+
+def pairs(texts: list[str] | tuple[()], option: str) -> dict[str, str]:
+    """FIELD=VALUE texts as a dict; dashes in a field's name are underscores."""
+    out = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidRequest(f"{option} takes FIELD=VALUE", field=option)
+        out[name.strip().replace("-", "_")] = value
+    return out
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _schema(path: Path) -> dict[str, Any]:
+    try:
+        schema = json.loads(path.read_bytes())
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"{str(path)!r} is not a JSON object: a JSON Schema is one", field="response_format")
+    return schema

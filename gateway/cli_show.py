@@ -1,0 +1,308 @@
+"""What the commands show: tables, JSON, a streamed answer, progress. Colour and bars only where a terminal can take them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gateway.decision import Candidate, Decision
+from gateway.errors import GatewayError
+from gateway.parts import Audio, Image, ToolCall
+from gateway.tasks import ChatResponse, EmbedResponse, Response
+from gateway.wire import to_wire
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PIPE_CLOSED = 141
+"""The exit code when nobody reads the output any more: 128 + SIGPIPE, as of a program that was killed by it."""
+
+GOOD, BAD, QUIET = "green", "bold red", "dim"
+STYLES = {
+    "ok": GOOD, "ready": GOOD, "chosen": GOOD, "yes": GOOD,
+    "wrong": BAD, "failed": BAD, "refused": "red",
+    "cold": QUIET, "fallback": "cyan", "no": QUIET,
+}  # fmt: skip
+
+# The columns that give way when the terminal is narrow.
+WRAPPED = frozenset({"tasks", "hooks", "why", "what was found"})
+
+# A model's answer must not drive the terminal: of the control characters only tab and newline pass.
+CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+def on_terminal(stream: IO[str]) -> bool:
+    """True where tables may be drawn and lines redrawn."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def coloured(stream: IO[str]) -> bool:
+    """True where escape codes may be written (no-color.org)."""
+    return on_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def show_json(value: Any) -> None:
+    """JSON: on one line in a pipe, indented on a terminal."""
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def show_note(text: str) -> None:
+    """A line on standard error, dim where that is possible."""
+    sys.stdout.flush()
+    print(f"\x1b[2m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr, flush=True)
+
+
+def show_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> None:
+    """A table without the columns that are empty: drawn to fit a terminal, plain columns of full width in a pipe.
+
+    A terminal has no room for a column of errors: there each is a line below the table.
+    """
+    table, notes = [[cell.translate(CONTROLS) for cell in row] for row in rows], list(notes)
+    if on_terminal(sys.stdout) and "error" in header:
+        at = header.index("error")
+        notes += [f"{row[0]}: {row[at]}" for row in table if row[at]]
+        for row in table:
+            row[at] = ""
+    kept = [i for i in range(len(header)) if any(row[i] for row in table)]
+    header, table = [header[i] for i in kept], [[row[i] for i in kept] for row in table]
+    if on_terminal(sys.stdout):
+        _draw(header, table, set(right))
+    else:
+        widths = [max(len(row[i].split("\n")[0]) for row in (header, *table)) for i in range(len(header))]
+        for row in (header, *table):
+            cells = [" ".join(cell.split("\n")) for cell in row]
+            print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    for note in notes:
+        print(note)
+
+
+def _draw(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, color_system="auto" if coloured(sys.stdout) else None)
+    least = [8 if header[i] in WRAPPED else max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    if sum(least) + 2 * (len(least) - 1) > console.width:
+        # Too narrow for columns: each row becomes a paragraph.
+        for row in rows:
+            print(row[0])
+            print("\n".join(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell))
+        return
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in WRAPPED, overflow="fold")
+    for row in rows:
+        cells = [Text(cell, style=STYLES.get(cell, "")) for cell in row]
+        cells[0].stylize("bold" if len(row) > 1 and row[0] not in STYLES else "")
+        table.add_row(*cells)
+    console.print(table)
+
+
+def show_decision(decision: Decision) -> None:
+    """The decision: its own table in a pipe; on a terminal one with the reasons in a column that wraps."""
+    if not on_terminal(sys.stdout):
+        print(decision)
+        return
+    rank = {name: place for place, name in enumerate(decision.ranked)}
+    ordered = sorted(decision.candidates, key=lambda c: (rank.get(c.model, len(rank)), c.model))
+    notes = list(decision.notes)
+    if decision.chosen is None:
+        notes.insert(0, f"no model can serve this {decision.task} request")
+    rows = []
+    for c in ordered:
+        verdict = "chosen" if c.model == decision.chosen else "refused" if c.vetoes else "fallback"
+        utility = "" if c.utility is None else f"{c.utility:+.6f}"
+        rows.append([c.model, c.place, verdict, utility, _why(c)])
+    show_table(["model", "place", "verdict", "utility $", "why"], rows, right=["utility $"], notes=notes)
+
+
+def _why(candidate: Candidate) -> str:
+    if candidate.vetoes:
+        return "\n".join(str(veto) for veto in candidate.vetoes)
+    lines = []
+    for name, score in sorted(candidate.scores.items()):
+        seen = "" if score.seen is None else f" ({score.seen:.3g} {score.unit})"
+        lines.append(f"{name} {score.usd:+.6f}{seen}")
+    return "\n".join(lines)
+
+
+class Answer:
+    """A reply on its way to standard output; reasoning goes to standard error when it is asked for."""
+
+    def __init__(self, *, reasoning: bool) -> None:
+        self._reasoning = reasoning
+        self._at_start = True
+        self._thinking = False
+        self._clean = sys.stdout.isatty()
+
+    def say(self, text: str) -> None:
+        """More of the answer, at once."""
+        if not text:
+            return
+        self._stop_thinking()
+        self._at_start = text.endswith("\n")
+        sys.stdout.write(text.translate(CONTROLS) if self._clean else text)
+        sys.stdout.flush()
+
+    def think(self, text: str) -> None:
+        """More of the reasoning."""
+        if not self._reasoning or not text:
+            return
+        if sys.stderr.isatty():
+            text = text.translate(CONTROLS)
+        self._thinking = True
+        sys.stderr.write(f"\x1b[2m{text}\x1b[0m" if coloured(sys.stderr) else text)
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """End the line that was begun."""
+        self._stop_thinking()
+        if not self._at_start:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            self._at_start = True
+
+    def _stop_thinking(self) -> None:
+        if self._thinking:
+            self._thinking = False
+            print("\n", file=sys.stderr, flush=True)
+
+
+def show_reply(reply: Response, answer: Answer, *, task: str) -> None:
+    """A whole reply in the form that suits its task: text, vectors as JSON lines, or its fields as JSON."""
+    text = getattr(reply, "text", None)
+    match reply:
+        case ChatResponse():
+            answer.think(reply.reasoning)
+            answer.say(reply.text)
+        case EmbedResponse():
+            for vector in reply.vectors:
+                print(json.dumps(vector))
+        case _ if isinstance(text, str):
+            answer.say(text)
+        case _:
+            show_json(own_fields(reply, task))
+    answer.end()
+
+
+def show_rest(reply: Response) -> None:
+    """What of a reply is no text: tool calls, media, and why it ended early."""
+    for part in reply.parts if isinstance(reply, ChatResponse) else ():
+        if isinstance(part, ToolCall):
+            print(f"{part.name}({part.arguments})".translate(CONTROLS))
+    for part in media_of(reply):
+        size = part.url if part.data is None else f"{len(part.data):,} bytes"
+        show_note(f"[{part.media_type}, {size}: --out FILE writes it]")
+    if getattr(reply, "finish", "") == "length":
+        show_note("[cut off at the token limit]")
+
+
+def own_fields(reply: Response, task: str) -> Mapping[str, Any]:
+    """The fields that a task's response adds to those which every response has."""
+    common = {f.name for f in fields(Response)}
+    return {name: value for name, value in to_wire(reply, task=task).items() if name not in common | {"response"}}
+
+
+def media_of(reply: Response) -> list[Image | Audio]:
+    """Every image and sound in a reply."""
+    out: list[Image | Audio] = []
+    for f in fields(reply):
+        value = getattr(reply, f.name)
+        out += [part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, (Image, Audio))]
+    return out
+
+
+def write_media(reply: Response, path: Path) -> list[Path]:
+    """Write the reply's media to `path`; the second and later ones get a number before the suffix."""
+    media = media_of(reply)
+    if not media:
+        raise GatewayError(f"the reply of {reply.model!r} holds no image or sound to write to {str(path)!r}")
+    written = []
+    for number, part in enumerate(media, 1):
+        if part.data is None:
+            raise GatewayError(f"the reply of {reply.model!r} gives its {part.type} as a URL, which is not fetched: {part.url}")
+        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        target.write_bytes(part.data)
+        written.append(target)
+    return written
+
+
+class Bars:
+    """Progress bars on standard error, when that is a terminal: pass it to a gateway as `progress`."""
+
+    def __init__(self) -> None:
+        self._shown = on_terminal(sys.stderr)
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        with self._lock:
+            if not self._shown:
+                return
+            if self._progress is None:
+                self._progress = _progress()
+                self._progress.start()
+            if label not in self._bars:
+                self._bars[label] = self._progress.add_task(label, total=total)
+            self._progress.update(self._bars[label], completed=done, total=total)
+
+    def close(self) -> None:
+        """Wipe the bars: what follows has the terminal for itself."""
+        with self._lock:
+            self._shown = False
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(compact=True),
+    )
+    return Progress(
+        *columns, console=Console(stderr=True, color_system="auto" if coloured(sys.stderr) else None), transient=True
+    )
+
+
+def count(number: float | None, suffix: str = "") -> str:
+    """A count in three digits: 8.03B, 16.1G; "" when unknown."""
+    if number is None:
+        return ""
+    units = ("", "K", "M", "G", "T") if suffix else ("", "K", "M", "B", "T")
+    for unit in units[:-1]:
+        if abs(number) < 999.5:
+            return _three(number) + (f" {unit}{suffix}" if suffix else unit)
+        number /= 1000
+    return _three(number) + (f" {units[-1]}{suffix}" if suffix else units[-1])
+
+
+def _three(number: float) -> str:
+    return f"{number:.3g}" if number < 999.5 and number != int(number) else f"{number:.0f}"
+
+
+def silence() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, so that the interpreter's own flush at exit is quiet."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -1,0 +1,429 @@
+"""The `gateway` program as a user meets it: real processes, real terminals, plugins made on the fly."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+
+from gateway import Need
+from gateway.cli_config import HIDDEN, hidden, to_toml
+from gateway.cli_options import amount, need_of
+from gateway.cli_show import count
+
+ROOT = Path(__file__).parent.parent
+
+DEMO = '''
+import asyncio, sys
+from dataclasses import dataclass, field
+from gateway import (ChatResponse, Command, Image, ModelCard, ModelService, Reasoning, Request, Response, Text, WeightsError,
+                     hookimpl, Price, Chat, Delta)
+from gateway.testing import Echo
+
+@dataclass(frozen=True, kw_only=True)
+class RhymeResponse(Response):
+    words: tuple[str, ...] = field(repr=False)
+
+@dataclass(frozen=True, kw_only=True)
+class Rhyme(Request[RhymeResponse]):
+    word: str = field(repr=False)
+    times: int = 2
+
+class Rhymer(ModelService):
+    card = ModelCard(name="rhymer", tasks=frozenset({Rhyme}), params=12_000)
+    async def run(self, request, /):
+        return RhymeResponse(words=(request.word + "y",) * request.times)
+
+class Keyed(Echo):
+    async def describe(self, resources):
+        resources.secret("env:GATEWAY_TEST_KEY")
+        return self.card
+
+class Checked(Echo):
+    async def check(self, resources):
+        if self.card.name == "torn":
+            raise WeightsError("'torn.safetensors' is cut short")
+        if self.card.name == "odd":
+            raise RuntimeError("what it says may be private")
+        return "answers"
+
+class Loaded(Echo):
+    async def start(self, resources):
+        def load():
+            for step in range(0, 11):
+                resources.progress("load loaded", step * 10, 100)
+        await asyncio.to_thread(load)
+
+class Thinker(ModelService):
+    card = ModelCard(name="thinker", tasks=frozenset({Chat}))
+    async def run(self, request, /):
+        return ChatResponse(parts=(Reasoning("I ponder."), Text("red \\x1b[31m"), Image(data=b"PNG!")), finish="length")
+
+class Hung(Echo):
+    async def stream(self, request, /):
+        yield Delta("so far ")
+        await asyncio.Event().wait()
+
+class Drip(Echo):
+    async def stream(self, request, /):
+        while True:
+            yield Delta("drip " * 1000)
+            await asyncio.sleep(0)
+
+def hello(name: str, loud: bool = False) -> None:
+    """Greet."""
+    print("hello " + name + "!" * loud)
+
+@hookimpl
+def gateway_models(config):
+    wanted = config.get("models", ["echo", "rhymer"])
+    every = [Echo("echo", quality=0.5), Rhymer(), Keyed("keyed", place="hosted"), Checked("sound"), Checked("torn"),
+             Checked("odd"), Thinker(),
+             Loaded("loaded", params=8_030_000_000, bytes=16_060_000_000, place="hosted", price=Price(input=1.25, output=10)),
+             Hung("hung"), Drip("drip")]
+    return [model for model in every if model.card.name in wanted]
+
+@hookimpl
+def gateway_commands(config):
+    return [Command(name=config.get("command", "hello"), run=hello, help="Say hello.")]
+'''
+
+
+# Several commands in one process, because starting one costs more than a command does.
+EACH = """
+import contextlib, io, json, sys
+from gateway.cli import run_program
+for args, given in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(given.encode()))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_program(args)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+
+
+class Program:
+    """The program in a folder of its own, with plugins of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.site = folder / "site"
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(self.site), str(ROOT)]),
+            "PYTHONWARNINGS": "error",
+            "TERM": "xterm",
+        }
+        self.install("demo", DEMO)
+
+    def install(self, name: str, source: str) -> None:
+        info = self.site / f"{name}_plugin-2.3.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 2.3\n")
+        (info / "entry_points.txt").write_text(f"[gateway]\n{name} = {name}_plugin\n")
+        (self.site / f"{name}_plugin.py").write_text(source)
+
+    def configure(self, text: str = "", *, models: str = "echo rhymer", plugins: str = "demo") -> None:
+        head = f"plugins = {json.dumps(plugins.split())}\n"
+        (self.folder / "gateway.toml").write_text(f"{head}{text}\n[plugin.demo]\nmodels = {json.dumps(models.split())}\n")
+
+    def __call__(self, *args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*args), input=stdin, text=True, capture_output=True, cwd=self.folder, env=self.env | env, timeout=60
+        )
+
+    def each(self, *calls: list[str], stdin: str = "") -> list[tuple[int, str, str]]:
+        """Exit code, output and errors of several calls in a row."""
+        given = json.dumps([(args, stdin) for args in calls])
+        command = [sys.executable, "-c", EACH]
+        done = subprocess.run(command, input=given, text=True, capture_output=True, cwd=self.folder, env=self.env, timeout=60)
+        assert done.stderr == ""
+        return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+    def on_terminal(self, *args: str, keys: tuple[str, str] | None = None, columns: int = 100, **env: str) -> tuple[int, str]:
+        """Exit code and everything that came to a terminal. `keys`: what to type, once some text has been seen."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        with subprocess.Popen(
+            self.command(*args), stdin=theirs, stdout=theirs, stderr=theirs, cwd=self.folder, env=self.env | env,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        ) as process:  # fmt: skip
+            os.close(theirs)
+            seen = b""
+            while True:
+                try:
+                    chunk = os.read(ours, 65_536)
+                except OSError:  # EIO: the other side is closed
+                    break
+                if not chunk:
+                    break
+                seen += chunk
+                if keys is not None and keys[0].encode() in seen:
+                    os.write(ours, keys[1].encode())
+                    keys = None
+            code = process.wait(60)
+        os.close(ours)
+        return code, seen.decode().replace("\r\n", "\n")
+
+    def command(self, *args: str) -> list[str]:
+        return [sys.executable, "-c", "from gateway.cli import main; main()", *args]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Program:
+    program = Program(tmp_path)
+    program.configure()
+    return program
+
+
+def test_help_and_version_load_nothing_heavy_and_list_the_commands_of_plugins(gateway: Program) -> None:
+    code = (
+        "import sys; from gateway.cli import run_program; run_program(['--help']); run_program(['--version']); "
+        "heavy = {'torch', 'transformers', 'httpx', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, cwd=gateway.folder, env=gateway.env, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("models", "explain", "run", "plugins", "check", "config", "hello"):
+        assert f"│ {name} " in done.stdout
+    assert re.search(r"^gateway \d+\.\d+\.\d+$", done.stdout, re.MULTILINE)
+
+
+def test_without_its_extra_the_program_says_what_to_install(gateway: Program) -> None:
+    (gateway.site / "typer.py").write_text("raise ImportError('no typer', name='typer')")
+    done = gateway("models")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the gateway program needs typer: pip install 'gateway-sdk[cli]'\n"
+
+
+def test_models_are_listed_with_what_is_known_and_what_is_wrong(gateway: Program) -> None:
+    gateway.configure(models="echo keyed loaded")
+    done = gateway("models")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, "\x1b" in done.stdout) == (0, "", False)
+    assert lines[0].split("  ")[0] == "name" and len(lines) == 4
+    assert "8,192" in lines[1] and "free" in lines[1]
+    assert "failed" in lines[2] and lines[2].endswith("environment variable GATEWAY_TEST_KEY is not set")
+    assert re.search(r"hosted +chat, embed, generate +8.03B +16.1 GB +8,192 +1.25/10 +cold", lines[3])
+    code, seen = gateway.on_terminal("models")
+    assert code == 0 and "────" in seen
+    assert "keyed: environment variable GATEWAY_TEST_KEY is not set" in seen
+    code, seen = gateway.on_terminal("models", columns=50)
+    assert code == 0 and "\nloaded\n  plugin: demo\n  place: hosted\n" in seen  # too narrow for columns
+
+
+def test_models_as_json_name_the_error_and_the_card(gateway: Program) -> None:
+    gateway.configure(models="echo keyed")
+    echo, keyed = json.loads(gateway("models", "--json").stdout)
+    assert echo["card"]["context"] == 8192 and echo["state"] == "cold" and echo["error"] is None
+    assert keyed["error"]["ref"] == "env:GATEWAY_TEST_KEY" and keyed["card"] is None
+
+
+def test_explain_shows_every_model_and_why_not(gateway: Program) -> None:
+    gateway.configure(models="echo rhymer loaded")
+    (_, table, _), (_, wire, _) = gateway.each(
+        ["explain", "chat", "hi", "--max-params", "9B", "--need", "place=hosted"],
+        ["explain", "chat", "hi", "--model", "e*", "--json"],
+    )
+    assert re.search(r"^loaded +hosted +chosen", table, re.MULTILINE)
+    assert "task: rhyme (allowed: chat)" in table and "\x1b" not in table
+    decision = json.loads(wire)
+    assert decision["chosen"] == "echo" and len(decision["candidates"]) == 3
+    code, seen = gateway.on_terminal("explain", "chat", "hi", NO_COLOR="1")
+    assert code == 0 and "────" in seen and "\x1b" not in seen
+
+
+def test_run_answers_from_the_argument_or_from_standard_input(gateway: Program) -> None:
+    done = gateway("run", "chat", "two  words", "--trace", stdin="not this")
+    assert (done.returncode, done.stdout) == (0, "two  words\n")
+    assert done.stderr.startswith("echo  0.") and "1. echo" in done.stderr
+    assert gateway("run", "chat", stdin="é ü\n", PYTHONIOENCODING="ascii").stdout == "? ?\n"
+    continued, first = gateway.each(
+        ["run", "generate"], ["run", "chat", "-", "--no-stream", "--max-tokens", "1"], stdin="from a pipe\n"
+    )
+    assert (continued[1], first[1]) == ("from a pipe\n", "from\n")
+
+
+def test_on_a_terminal_the_input_must_be_given(gateway: Program) -> None:
+    assert gateway.on_terminal("run", "chat") == (2, "error: give the input after the task, or pipe it in\n")
+
+
+def test_embed_gives_a_json_vector_a_line(gateway: Program) -> None:
+    vectors = [
+        json.loads(line) for line in gateway("run", "embed", "--dimensions", "8", stdin="cat\ndog\n").stdout.splitlines()
+    ]
+    assert [len(vector) for vector in vectors] == [8, 8] and vectors[0] != vectors[1]
+
+
+def test_a_task_of_a_plugin_is_run_through_set_and_prints_its_own_fields(gateway: Program) -> None:
+    shown, wire = gateway.each(["run", "rhyme", "day", "--set", "times=3"], ["run", "rhyme", "--set", "word=day", "--json"])
+    assert json.loads(shown[1]) == {"words": ["dayy", "dayy", "dayy"]}
+    reply = json.loads(wire[1])
+    assert reply["response"] == "rhyme" and reply["model"] == "rhymer" and reply["trace"]["attempts"]
+
+
+def test_media_go_to_a_file_and_reasoning_shows_only_when_asked(gateway: Program) -> None:
+    gateway.configure(models="thinker echo")
+    ask = ["run", "chat", "x", "-m"]
+    written, thought, none = gateway.each(
+        [*ask, "thinker", "--out", "a.png"], [*ask, "thinker", "--show-reasoning"], [*ask, "echo", "--out", "b.png"]
+    )
+    assert (gateway.folder / "a.png").read_bytes() == b"PNG!"
+    assert written == (0, "red \x1b[31m\n", "wrote a.png\n")  # a pipe gets what the model wrote
+    assert "I ponder." in thought[2] and "I ponder." not in thought[1]
+    assert "[image/png, 4 bytes: --out FILE writes it]" in thought[2] and "[cut off at the token limit]" in thought[2]
+    assert none == (1, "x\n", "error: the reply of 'echo' holds no image or sound to write to 'b.png'\n")
+    code, seen = gateway.on_terminal(*ask, "thinker", "--show-reasoning")
+    assert code == 0 and "\x1b[2mI ponder.\x1b[0m" in seen and "\x1b[31m" not in seen  # it must not drive a terminal
+
+
+def test_loading_shows_a_bar_on_a_terminal_only(gateway: Program) -> None:
+    gateway.configure(models="loaded")
+    assert gateway("run", "chat", "hi").stderr == ""
+    code, seen = gateway.on_terminal("run", "chat", "hi")
+    assert code == 0 and "load loaded" in seen and "━" in seen and seen.endswith("hi\n")
+    code, seen = gateway.on_terminal("run", "chat", "hi", TERM="dumb")
+    assert (code, seen) == (0, "hi\n")
+
+
+def test_ctrl_c_ends_a_stream_quietly(gateway: Program) -> None:
+    gateway.configure(models="hung")
+    code, seen = gateway.on_terminal("run", "chat", "hi", keys=("so far ", "\x03"))
+    assert (code, seen) == (130, "so far ^C\n")
+
+
+def test_a_pipe_that_nobody_reads_ends_the_program_quietly(gateway: Program) -> None:
+    gateway.configure(models="drip")
+    command = gateway.command("run", "chat", "hi")
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=gateway.folder, env=gateway.env
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(4) == b"drip"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 141)
+
+
+ERRORS: list[tuple[list[str], int, str]] = [
+    (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, plugins, check, config, hello"),
+    (["run", "foo", "x"], 2, "unknown task 'foo'; there are: chat, embed, generate, rhyme"),
+    (["run", "rhyme", "x", "--set", "a=1"], 2, "the task 'rhyme' has no field 'a'; it has: word, times"),
+    (["run", "chat", "x", "-m", "nope"], 2, "need.model: no model answers to 'nope'; there are: echo, rhymer"),
+    (["run", "chat", "x", "--temperature", "9"], 2, "temperature must be a finite number from 0 to 2, not 9.0"),
+    (["run", "chat", "x", "--max-params", "big"], 2, "invalid value for '--max-params': not a number such as"),
+    (["run", "chat", "x", "--set", "a"], 2, "--set takes FIELD=VALUE"),
+    (["run"], 2, "missing argument 'TASK' (see `gateway run --help`)"),
+    (["models", "--config", "x"], 2, "no such option: --config: it goes before the command"),
+    (["--config", "none.toml", "models"], 1, "'none.toml' cannot be read: FileNotFoundError"),
+    (["run", "chat", "x", "--place", "hosted"], 1, "no model can serve this chat request"),
+]
+
+
+def test_every_error_is_one_line_that_names_what_exists(gateway: Program) -> None:
+    results = gateway.each(*(args for args, _, _ in ERRORS))
+    for (args, code, message), (got, out, err) in zip(ERRORS, results, strict=True):
+        assert (args, got, out) == (args, code, "")
+        assert err.startswith(f"error: {message}") and err.count("\n") == 1, args
+
+
+def test_plugins_are_listed_although_one_is_broken_and_serving_refuses_it(gateway: Program) -> None:
+    gateway.install("bad", "raise RuntimeError('no luck')")
+    gateway.configure(plugins="demo bad")
+    (code, table, _), (_, wire, _), (refused, _, error) = gateway.each(["plugins"], ["plugins", "--json"], ["models"])
+    assert code == 0 and "failed to import: RuntimeError" in table
+    assert re.search(r"^demo +demo-plugin +2.3 +yes +commands, models +\d+", table, re.MULTILINE)
+    rows = {row["name"]: row for row in json.loads(wire)}
+    assert rows["bad"]["error"]["distribution"] == "bad-plugin"
+    assert rows["demo"]["hooks"] == ["gateway_commands", "gateway_models"]
+    assert refused == 1 and error.startswith("error: plugin 'bad' (bad-plugin 2.3) failed to import")
+
+
+def test_a_command_of_a_plugin_runs_and_may_not_take_a_built_in_name(gateway: Program) -> None:
+    assert gateway("hello", "bob", "--loud").stdout == "hello bob!\n"
+    gateway.configure()
+    with (gateway.folder / "gateway.toml").open("a") as file:
+        file.write('command = "check"\n')
+    done = gateway("models")
+    assert done.returncode == 1 and "plugin 'demo' has a command 'check', which is built in" in done.stderr
+
+
+def test_check_says_what_is_wrong_with_each_model_and_what_to_do(gateway: Program) -> None:
+    gateway.configure(models="echo keyed odd sound torn")
+    done = gateway("check")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert re.match(r"ok +echo +demo +its card can be had", lines[1])
+    assert re.match(r"wrong +keyed +demo +environment variable GATEWAY_TEST_KEY is not set; set it", lines[2])
+    assert re.match(r"wrong +odd +demo +model 'odd' raised RuntimeError in check$", lines[3])
+    assert re.match(r"ok +sound +demo +answers", lines[4])
+    assert re.match(r"wrong +torn +demo +'torn.safetensors' is cut short; check `weights`", lines[5])
+    gateway.configure(models="sound keyed")
+    done = gateway("check", "--json", GATEWAY_TEST_KEY="k")
+    assert done.returncode == 0 and [row["ok"] for row in json.loads(done.stdout)] == [True, True]
+
+
+def test_config_is_toml_without_secrets_and_the_variable_names_its_file(gateway: Program) -> None:
+    rows = 'rows = [{ headers = { x-id = "hunter2" }, first_token_s = 0.5 }]'
+    (gateway.folder / "other.toml").write_text(f'[plugin.demo]\ntoken = "hunter2"\napi_key = "env:BIG"\n{rows}\n')
+    done = gateway("config", GATEWAY_CONFIG="other.toml")
+    shown = tomllib.loads(done.stdout)
+    assert done.stdout.startswith("# other.toml\n# plugins: every one installed\n") and "hunter2" not in done.stdout
+    demo = shown["plugin"]["demo"]
+    assert demo == {"token": HIDDEN, "api_key": "env:BIG", "rows": [{"headers": {"x-id": HIDDEN}, "first_token_s": 0.5}]}
+    assert shown["policy"]["worth"] == 0.02
+    assert "plugin" in json.loads(gateway("config", "--schema").stdout)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"api_key": "abc"}, {"api_key": HIDDEN}),
+        ({"key": "file:/run/key"}, {"key": "file:/run/key"}),
+        ({"password": 1234, "max_tokens": 5, "per_token_s": 0.1}, {"password": HIDDEN, "max_tokens": 5, "per_token_s": 0.1}),
+        ({"secrets": {"a": ["x", "env:A"]}}, {"secrets": {"a": [HIDDEN, "env:A"]}}),
+        ({"note": "Bearer abc"}, {"note": HIDDEN}),
+        ({"url": "https://u:p@h/v1?api_key=a&b=c"}, {"url": f"https://{HIDDEN}@h/v1?api_key={HIDDEN}&b=c"}),
+        ({"name": "tiny", "on": True, "none": None}, {"name": "tiny", "on": True, "none": None}),
+    ],
+)
+def test_what_may_be_a_secret_is_hidden_and_the_rest_is_shown(value: Any, shown: Any) -> None:
+    assert hidden(value) == shown
+
+
+def test_toml_that_is_written_reads_back() -> None:
+    table = {
+        "text": 'a "quoted" \\ line\n\x7f', "list": [1, 2.5, True], "empty": {}, "odd key": "x",
+        "plugin": {"a": {"rows": [{"n": 1, "deep": {"x": "y"}}, {"n": 2}], "late": {"z": 1}}, "b": {}},
+    }  # fmt: skip
+    assert tomllib.loads(to_toml(table)) == table
+
+
+def test_amounts_are_read_and_written_as_people_do() -> None:
+    assert [amount(text) for text in ("8e9", "8B", "500M", "1.5k", "16GB", "2GiB")] == [8e9, 8e9, 5e8, 1500, 16e9, 2**31]
+    for wrong in ("", "big", "8X", "-1", "1.2.3"):
+        with pytest.raises(ValueError):
+            amount(wrong)
+    assert [count(n) for n in (None, 7, 12_000, 8_030_000_000, 999_999)] == ["", "7", "12K", "8.03B", "1M"]
+    assert [count(n, "B") for n in (512, 16_060_000_000)] == ["512 B", "16.1 GB"]
+
+
+def test_need_fields_given_by_name_equal_those_given_as_options() -> None:
+    by_name = need_of(need=["max_params=8B", "place=local,private", "context=4096", "features=tools"])
+    assert by_name == Need(max_params=8e9, place=("local", "private"), context=4096, features=frozenset({"tools"}))
+    assert by_name == need_of(max_params=8e9, place=["local", "private"], context=4096, feature=["tools"])

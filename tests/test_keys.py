@@ -1,0 +1,170 @@
+"""Keys and secrets: wrapped keys open only as they were wrapped; secrets show nowhere."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import pickle
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import ConfigError, KeyNotMine, KeyProvider, Keys, MissingSecret, Secret
+from gateway.keys import EnvKey, FileKey, secret
+from gateway.testing.contract import KeyProviderContract
+
+CANARY = "canary-4711"
+CONTEXT = {"model": "tiny", "use": "weights"}
+
+
+def fresh() -> str:
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+def key_file(path: Path, text: str | bytes, mode: int = 0o600) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(mode)
+    return f"file:{path}"
+
+
+class TestEnvKey(KeyProviderContract):
+    @pytest.fixture
+    def provider(self, monkeypatch: pytest.MonkeyPatch) -> EnvKey:
+        monkeypatch.setenv("ONE_KEY", fresh())
+        monkeypatch.setenv("OTHER_KEY", fresh())
+        return EnvKey()
+
+    @pytest.fixture
+    def uri(self) -> str:
+        return "env:ONE_KEY"
+
+    @pytest.fixture
+    def other_uri(self) -> str:
+        return "env:OTHER_KEY"
+
+
+class TestFileKey(KeyProviderContract):
+    @pytest.fixture
+    def provider(self) -> FileKey:
+        return FileKey()
+
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        return key_file(tmp_path / "one", fresh() + "\n")
+
+    @pytest.fixture
+    def other_uri(self, tmp_path: Path) -> str:
+        return key_file(tmp_path / "other", fresh())
+
+
+@given(st.binary(max_size=64), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3), st.data())
+def test_any_change_to_a_wrap_or_its_context_keeps_it_shut(key: bytes, context: dict[str, str], data: st.DataObject) -> None:
+    os.environ["GATEWAY_TEST_KEY"] = base64.b64encode(bytes(range(32))).decode()
+    try:
+        provider = EnvKey()
+        wrapped = provider.wrap("env:GATEWAY_TEST_KEY", key, context)
+        assert provider.unwrap("env:GATEWAY_TEST_KEY", wrapped, context) == key
+        bit = data.draw(st.integers(0, len(wrapped) * 8 - 1))
+        flipped = bytearray(wrapped)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(KeyNotMine):
+            provider.unwrap("env:GATEWAY_TEST_KEY", bytes(flipped), context)
+        with pytest.raises(KeyNotMine):
+            provider.unwrap("env:GATEWAY_TEST_KEY", wrapped, {**context, "more": "x" * 9})
+        with pytest.raises(KeyNotMine):
+            provider.unwrap("env:GATEWAY_TEST_KEY", wrapped[: data.draw(st.integers(0, len(wrapped) - 1))], context)
+    finally:
+        del os.environ["GATEWAY_TEST_KEY"]
+
+
+@pytest.mark.parametrize(
+    "value", [CANARY, "é" * 43, base64.b64encode(bytes(31)).decode(), base64.b64encode(bytes(33)).decode(), CANARY * 4]
+)
+def test_a_key_that_is_not_32_bytes_in_base64_is_refused_without_being_shown(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAD_KEY", value)
+    for provider, uri in ((EnvKey(), "env:BAD_KEY"), (FileKey(), key_file(tmp_path / "k", value))):
+        with pytest.raises(ConfigError, match="32 bytes in base64") as caught:
+            provider.wrap(uri, b"k", {})
+        assert value not in "".join(traceback.format_exception(caught.value))
+
+
+def test_keys_ask_the_provider_that_the_scheme_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONE_KEY", fresh())
+    keys = Keys({"env": EnvKey(), "file": FileKey()})
+    assert keys.unwrap("env:ONE_KEY", keys.wrap("env:ONE_KEY", b"k", CONTEXT), CONTEXT) == b"k"
+    with pytest.raises(ConfigError, match=r"'kms'.*env, file"):
+        keys.wrap("kms:alias/x", b"k", CONTEXT)
+    assert isinstance(EnvKey(), KeyProvider) and isinstance(FileKey(), KeyProvider)
+
+
+@pytest.mark.parametrize("pasted", [CANARY, f"sk-{CANARY}:x", f"{CANARY}{CANARY}=", "", ":", f"x y:{CANARY}"])
+def test_a_pasted_key_is_refused_without_being_shown(pasted: str) -> None:
+    for ask in (lambda: secret(pasted), lambda: Keys({"env": EnvKey()}).wrap(pasted, b"k", {})):
+        with pytest.raises(ConfigError) as caught:
+            ask()
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_variable_that_is_missing_or_empty_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    monkeypatch.setenv("EMPTY_KEY", "")
+    for name in ("NO_SUCH_KEY", "EMPTY_KEY"):
+        with pytest.raises(MissingSecret, match=name) as caught:
+            secret(f"env:{name}")
+        assert caught.value.ref == f"env:{name}"
+
+
+def test_a_secret_file_is_read_without_the_newline_at_its_end(tmp_path: Path) -> None:
+    assert secret(key_file(tmp_path / "s", f"{CANARY}\n")).reveal() == CANARY
+
+
+def test_a_secret_file_may_be_below_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    key_file(tmp_path / "s", CANARY)
+    assert secret("file:~/s").reveal() == CANARY
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644, 0o777])
+def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    ref = key_file(tmp_path / "s", CANARY, mode)
+    with pytest.raises(ConfigError, match="chmod 600") as caught:
+        secret(ref)
+    assert not isinstance(caught.value, MissingSecret) and CANARY not in str(caught.value)
+
+
+def test_a_secret_file_that_cannot_be_read_or_is_empty_is_missing(tmp_path: Path) -> None:
+    refs = [
+        f"file:{tmp_path / 'none'}", f"file:{tmp_path}", "file:a\0b", "file:~no-such-user-4711/x",
+        key_file(tmp_path / "empty", " \n"), key_file(tmp_path / "latin", CANARY.encode() + b"\xff"),
+    ]  # fmt: skip
+    for ref in refs:
+        with pytest.raises((MissingSecret, ConfigError)) as caught:
+            secret(ref)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert CANARY not in shown and caught.value.__cause__ is None
+
+
+def test_a_secret_shows_nowhere() -> None:
+    hidden = Secret(CANARY)
+    shown = [str(hidden), repr(hidden), f"{hidden}", f"{hidden!r:>30}", f"{[hidden]}", "%s" % hidden]  # noqa: UP031
+    assert not any(CANARY in text for text in shown)
+    assert not hasattr(hidden, "__dict__")
+    assert hidden == Secret(CANARY) and hash(hidden) == hash(Secret(CANARY)) and hidden != CANARY
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps])
+def test_a_secret_is_never_serialised(way: Any) -> None:
+    for thing in (Secret(CANARY), {"key": Secret(CANARY)}):
+        if way is copy.copy and isinstance(thing, dict):
+            continue
+        with pytest.raises(TypeError) as caught:
+            way(thing)
+        assert CANARY not in str(caught.value)
