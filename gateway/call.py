@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from gateway.card import Need, Usage, matches
 from gateway.config import LimitConfig
@@ -369,7 +370,7 @@ T = TypeVar("T")
 def stamped(record: T, **facts: Any) -> T:
     """A copy of a frozen record with facts filled in: `dataclasses.replace` without checking everything again."""
     if hasattr(type(record), "__slots__"):  # a third party's own choice
-        return replace(record, **facts)  # type: ignore[type-var]
+        return cast("T", replace(cast("Any", record), **facts))
     new = object.__new__(type(record))
     vars(new).update(vars(record), **facts)
     return new

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from gateway.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
 T = TypeVar("T")
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+STRICT: Mapping[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+# pydantic is imported when there is something to check, not with gateway: these two tell it what fits.
 
 
-@with_config(STRICT)
+class _Amount:
+    """A finite number of at least 0; true and "1" are none."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import float_schema
+
+        return float_schema(ge=0, allow_inf_nan=False, strict=True)
+
+
+class _Whole:
+    """A whole number; true and "1" are none."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import int_schema
+
+        return int_schema(strict=True)
+
+
+Amount = Annotated[float, _Amount]
+Whole = Annotated[int, _Whole]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """``[policy]``: what quality, time and failure are worth, in USD. The utilities that `explain` prints follow from these."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     worth: Amount = 0.02
     """USD that a perfect answer is worth."""
@@ -34,10 +59,11 @@ class PolicyConfig:
     """USD that a failed attempt costs."""
 
 
-@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LimitConfig:
     """One ``[[limit]]``: at most `max` of `unit` per `per`, counted for each `by`, or for all together."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     unit: Literal["requests", "tokens", "usd"]
     """What is counted."""
@@ -49,16 +75,17 @@ class LimitConfig:
     """Whose use is counted together."""
 
 
-@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class GatewayConfig:
     """The whole of gateway.toml. `plugin` holds each plugin's own section, which the plugin itself checks."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     plugins: list[str] | None = None
     """Which installed plugins to load; all of them when absent."""
     transforms: list[str] | None = None
     """Which transforms to apply, in this order; all of them, by name, when absent."""
-    seed: Annotated[int, Field(strict=True)] | None = None
+    seed: Whole | None = None
     """Seed of the gateway's source of chance."""
     events: str | None = None
     """A file to append events to, as JSON lines."""
@@ -71,6 +98,8 @@ class GatewayConfig:
 
 @lru_cache(maxsize=256)
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(cast("Any", kind))
 
 
@@ -79,6 +108,8 @@ def parse_config(kind: type[T], value: Any, where: str) -> T:
 
     A plugin checks its own section with it: ``parse_config(MyConfig, config, "plugin.mine")``.
     """
+    from pydantic import ValidationError
+
     try:
         parsed: T = _adapter(cast("Hashable", kind)).validate_python(value)
     except ValidationError as error:
@@ -92,6 +123,10 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
         return GatewayConfig()
     if isinstance(source, Mapping):
         return parse_config(GatewayConfig, dict(source), "")
+    import tomllib
+
+    from pydantic import ValidationError
+
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")

@@ -6,18 +6,17 @@ Content never shows in a `repr`: parts print their sizes only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Discriminator
-
 from gateway.errors import InvalidRequest
 
-BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
+# Plain dicts, as pydantic allows: importing it here would cost every app that never sends anything over a wire.
+BASE64: Mapping[str, Any] = {"ser_json_bytes": "base64", "val_json_bytes": "base64", "extra": "forbid"}
 """How bytes go into JSON (RFC 4648, section 5: the URL-safe alphabet)."""
 
-FORBID = ConfigDict(extra="forbid")
+FORBID: Mapping[str, Any] = {"extra": "forbid"}
 """In its JSON form a request or response has no other fields than its own, down to the smallest part."""
 
 
@@ -84,7 +83,7 @@ class ToolResult:
 class Image:
     """An image: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = BASE64
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = BASE64
 
     data: bytes | None = None
     url: str | None = None
@@ -102,7 +101,7 @@ class Image:
 class Audio:
     """A sound: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = BASE64
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = BASE64
 
     data: bytes | None = None
     url: str | None = None
@@ -116,7 +115,17 @@ class Audio:
         return f"<Audio {self.media_type} {len(self.data or b'')} bytes>"
 
 
-Part = Annotated[Text | Reasoning | ToolCall | ToolResult | Image | Audio, Discriminator("type")]
+class _ByType:
+    """Tells pydantic that `type` says which part it is; pydantic itself is imported only when it asks."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
+        from pydantic import Discriminator
+
+        return Discriminator("type").__get_pydantic_core_schema__(source, handler)
+
+
+Part = Annotated[Text | Reasoning | ToolCall | ToolResult | Image | Audio, _ByType]
 """Any part of a message or a reply."""
 
 

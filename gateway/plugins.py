@@ -9,9 +9,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -26,6 +25,9 @@ from gateway.service import ModelService
 from gateway.state import StateStore
 from gateway.transform import Transform
 from gateway.weights import WeightStore
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "gateway"
 
@@ -96,6 +98,8 @@ def load_plugins(config: GatewayConfig, *, on_error: Callable[[PluginInfo], None
     The first broken plugin raises its error, unless `on_error` takes note of it (then the rest is still
     collected: for listing, not for serving).
     """
+    from importlib.metadata import entry_points  # reading metadata is slow to import, and needed here alone
+
     pm = pluggy.PluginManager(GROUP)
     pm.add_hookspecs(hookspecs)
     plugins = Plugins()

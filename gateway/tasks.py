@@ -17,8 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from gateway.card import Usage, check_number
 from gateway.errors import InvalidRequest
 from gateway.parts import FORBID, Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
@@ -50,7 +48,7 @@ NO_META = Meta()
 class Response:
     """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
     usage: Usage = Usage()
     model: str = ""
@@ -90,7 +88,7 @@ class Request(Generic[R]):
     task: ClassVar[str] = "request"
     response: ClassVar[type[Response]] = Response
 
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
     meta: Meta = field(default=NO_META, repr=False, compare=False)
 
@@ -236,7 +234,7 @@ class Chat(Request[ChatResponse]):
     messages: tuple[Message, ...] = field(repr=False)
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
-    response_format: Mapping[str, Any] | type[BaseModel] | None = field(default=None, repr=False)
+    response_format: Mapping[str, Any] | type[Any] | None = field(default=None, repr=False)
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -261,7 +259,7 @@ class Chat(Request[ChatResponse]):
         if self.tool_choice not in ("auto", "none", "required", *(tool.name for tool in self.tools)):
             raise InvalidRequest("tool_choice is none of auto, none, required and the tools' names", field="tool_choice")
         kind = self.response_format
-        if not (kind is None or isinstance(kind, Mapping) or (isinstance(kind, type) and issubclass(kind, BaseModel))):
+        if not (kind is None or isinstance(kind, Mapping) or (isinstance(kind, type) and hasattr(kind, "model_validate_json"))):
             raise InvalidRequest("response_format must be a JSON Schema or a pydantic model", field="response_format")
         if self.reasoning not in (None, "none", "minimal", "low", "medium", "high"):
             raise InvalidRequest("reasoning is none of none, minimal, low, medium and high", field="reasoning")
@@ -276,7 +274,8 @@ class Chat(Request[ChatResponse]):
     def response_schema(self) -> Mapping[str, Any] | None:
         """The JSON Schema that the answer must fit, None for free text."""
         if isinstance(self.response_format, type):
-            return self.response_format.model_json_schema()
+            schema: Mapping[str, Any] = self.response_format.model_json_schema()
+            return schema
         return self.response_format
 
     def traits(self) -> Traits:

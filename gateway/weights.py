@@ -12,8 +12,6 @@ import json
 import math
 import mmap
 import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -255,6 +253,8 @@ class FileWriter(WeightsWriter):
     def __init__(self, path: Path) -> None:
         if path.exists():
             raise WeightsError(f"{str(path)!r} exists already")
+        import tempfile
+
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,6 +287,8 @@ class FileWriter(WeightsWriter):
             raise WeightsError(f"{str(self._path)!r} cannot be written: {error.strerror}") from error
 
     def abort(self) -> None:
+        import shutil
+
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _write(self, name: str, pieces: list[bytes | memoryview]) -> None:
