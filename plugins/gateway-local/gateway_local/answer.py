@@ -1,0 +1,152 @@
+"""Answers: what a loaded model does with each task. Everything here runs on the owner's thread; imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jinja2
+import torch
+
+from gateway import (
+    Chat,
+    ChatResponse,
+    ContextTooLong,
+    Delta,
+    Embed,
+    EmbedResponse,
+    Finish,
+    Generate,
+    GenerateResponse,
+    ModelCard,
+    Overloaded,
+    Rejected,
+    ServiceError,
+    UnsupportedOption,
+    Usage,
+)
+from gateway_local.decode import decode, sampling_of
+from gateway_local.embed import embed
+from gateway_local.facts import Facts
+from gateway_local.load import Loaded
+from gateway_local.owner import Call
+from gateway_local.render import template_messages
+from gateway_local.text import Detokenizer, StopFilter
+
+DEFAULT_MAX_TOKENS = 512
+
+
+class Answers:
+    """One loaded model. Each method answers one request, sends deltas through its call, and stops when the call is gone."""
+
+    def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded) -> None:
+        self.card = card
+        self._facts = facts
+        self._loaded = loaded
+
+    def generate(self, request: Generate, call: Call) -> GenerateResponse:
+        """The continuation of a prompt."""
+        text, finish, usage = self._continue(self._tokens(request.prompt), request, call)
+        return GenerateResponse(text=text, finish=finish, usage=usage, model=self.card.name)
+
+    def chat(self, request: Chat, call: Call) -> ChatResponse:
+        """The next turn, written as the model's chat template has it."""
+        messages = template_messages(request, self.card.name)
+        # Templates of models that think read enable_thinking; the others do not look at it.
+        extra = {"enable_thinking": False} if request.reasoning == "none" else {}
+        tokenizer = self._loaded.tokenizer
+        try:
+            prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
+        except jinja2.TemplateError as error:
+            message = f"the chat template of model {self.card.name!r} refuses this order of roles"
+            raise UnsupportedOption(message, model=self.card.name, option="messages") from error
+        # The template has written the special tokens already.
+        text, finish, usage = self._continue(self._tokens(prompt, special=False), request, call)
+        return ChatResponse.of(text, finish=finish, usage=usage, model=self.card.name)
+
+    def embed(self, request: Embed, call: Call) -> EmbedResponse:
+        """A vector per text. A text longer than the model reads is cut there, as sentence-transformers does."""
+        facts, tokenizer = self._facts.embed, self._loaded.tokenizer
+        assert facts is not None
+        fallback = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+        texts = [facts.prompt + (text.lower() if facts.lower else text) for text in request.texts]
+        rows = [self._tokens(text, limit=self.card.context) or [fallback] for text in texts]
+        with torch.inference_mode():
+            vectors = embed(self._loaded.model, rows, facts, pad_id=fallback, gone=lambda: call.gone)
+        if vectors is None:
+            raise given_up(self.card.name)
+        return EmbedResponse(vectors=tuple(vectors), usage=Usage(input_tokens=sum(map(len, rows))), model=self.card.name)
+
+    def _tokens(self, text: str, *, special: bool = True, limit: int | None = None) -> list[int]:
+        cut = {} if limit is None else {"truncation": True, "max_length": limit}
+        try:
+            ids: list[int] = self._loaded.tokenizer(text, add_special_tokens=special, verbose=False, **cut)["input_ids"]
+        except (TypeError, UnicodeError) as error:
+            message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
+            raise Rejected(message, model=self.card.name) from error
+        return ids
+
+    def _continue(self, prompt: Sequence[int], request: Generate | Chat, call: Call) -> tuple[str, Finish, Usage]:
+        """The text after a prompt, sent piece by piece, why it ended, and what it took."""
+        model, eos_ids = self._loaded.model, self._loaded.eos_ids
+        prompt = list(prompt) or sorted(eos_ids)[:1]
+        room = self._room(len(prompt))
+        usual = model.generation_config.max_new_tokens or DEFAULT_MAX_TOKENS
+        wanted = usual if request.max_tokens is None else request.max_tokens
+        limit = wanted if room is None else min(wanted, room)
+        sampling = sampling_of(request.temperature, request.top_p, request.seed, model.generation_config)
+        detokenizer, stops = Detokenizer(self._text, prompt), StopFilter(request.stop)
+        pieces: list[str] = []
+        count = 0
+        finish: Finish = "length"
+
+        def show(piece: str) -> None:
+            if piece:
+                pieces.append(piece)
+                call.send(Delta(piece))
+
+        with torch.inference_mode():
+            for token in decode(model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone):
+                count += 1
+                if token in eos_ids:
+                    finish = "stop"
+                    break
+                show(stops.feed(detokenizer.feed(token)))
+                if stops.stopped:
+                    finish = "stop"
+                    break
+        if call.gone:
+            raise given_up(self.card.name)
+        if not stops.stopped:
+            show(stops.feed(detokenizer.flush()))
+            finish = "stop" if stops.stopped else finish
+            show(stops.flush())
+        return "".join(pieces), finish, Usage(input_tokens=len(prompt), output_tokens=count)
+
+    def _room(self, tokens: int) -> int | None:
+        """How many tokens may follow a prompt; None without a limit."""
+        context, name = self.card.context, self.card.name
+        if context is None:
+            return None
+        if tokens >= context:
+            message = (
+                f"the prompt takes {tokens} tokens of model {name!r}, whose context is {context}: "
+                f"at most {context - 1} fit, so that one can be answered"
+            )
+            raise ContextTooLong(message, model=name, tokens=tokens, context=context)
+        return context - tokens
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def given_up(name: str) -> ServiceError:
+    """What ends work whose caller has gone; nobody reads it unless the model is being closed."""
+    return Overloaded(f"model {name!r} gave this request up", model=name)
+
+
+def pick_device(asked: str) -> str:
+    """The torch device: for "auto" the GPU where there is one."""
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,108 @@
+"""The decoding loop: a prompt's tokens in, new tokens out, one at a time. Greedy or sampled; imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is picked. `temperature` 0 is the likeliest one; `seed` None is fresh chance."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+
+def sampling_of(temperature: float | None, top_p: float | None, seed: int | None, defaults: Any) -> Sampling:
+    """What a request asks for, and the model's generation_config where it says nothing.
+
+    Without a temperature the likeliest token is picked, unless the generation_config samples or `top_p` is given.
+    """
+    if temperature is None:
+        samples = bool(defaults.do_sample) or top_p is not None
+        stated = 1.0 if defaults.temperature is None else defaults.temperature
+        temperature = stated if samples else 0.0
+    return Sampling(
+        temperature=temperature,
+        top_p=top_p if top_p is not None else defaults.top_p or 1.0,
+        top_k=defaults.top_k or 0,
+        seed=seed,
+    )
+
+
+def decode(
+    model: Any, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, gone: Callable[[], bool]
+) -> Iterator[int]:
+    """New tokens, at most `max_tokens`, until the caller stops asking or `gone()`. Ends of text are the caller's to see.
+
+    With temperature 0 they are those of ``model.generate(do_sample=False)``.
+    """
+    device = model.device
+    adjust, warp = processors(model.generation_config, sampling, device)
+    chance = generator(sampling, device)
+    cache = DynamicCache(config=model.config)
+    ids: Any = torch.tensor([prompt], dtype=torch.long, device=device)  # (1, time)
+    step = ids
+    for _ in range(max_tokens):
+        if gone():
+            return
+        out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1, return_dict=True)
+        logits = out.logits[:, -1].to(dtype=torch.float32, copy=True)  # (1, vocabulary)
+        logits = adjust(ids, logits)
+        if chance is None:
+            step = logits.argmax(dim=-1, keepdim=True)  # (1, 1)
+        else:
+            step = torch.multinomial(warp(ids, logits).softmax(dim=-1), 1, generator=chance)
+        if adjust:  # only these look back at what was written
+            ids = torch.cat([ids, step], dim=-1)
+        yield int(step)
+
+
+def generator(sampling: Sampling, device: torch.device) -> torch.Generator | None:
+    """This request's own source of chance, None where none is needed."""
+    if sampling.temperature == 0:
+        return None
+    chance = torch.Generator(device=device)
+    if sampling.seed is None:
+        chance.seed()
+    else:
+        chance.manual_seed(sampling.seed & (2**64 - 1))
+    return chance
+
+
+def processors(config: Any, sampling: Sampling, device: torch.device) -> tuple[LogitsProcessorList, LogitsProcessorList]:
+    """What the model's generation_config asks for at every step, and what sampling adds; in the order of `generate`."""
+    adjust = LogitsProcessorList()
+    if config.repetition_penalty not in (None, 1.0):
+        adjust.append(RepetitionPenaltyLogitsProcessor(penalty=config.repetition_penalty))
+    if config.no_repeat_ngram_size:
+        adjust.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    if config.suppress_tokens:
+        adjust.append(SuppressTokensLogitsProcessor(config.suppress_tokens, device=str(device)))
+    warp = LogitsProcessorList()
+    if sampling.temperature not in (0.0, 1.0):
+        warp.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k > 0:
+        warp.append(TopKLogitsWarper(top_k=sampling.top_k))
+    if sampling.top_p < 1.0:
+        warp.append(TopPLogitsWarper(top_p=sampling.top_p))
+    if config.min_p:
+        warp.append(MinPLogitsWarper(min_p=config.min_p))
+    return adjust, warp

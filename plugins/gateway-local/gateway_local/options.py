@@ -1,0 +1,68 @@
+"""What ``[plugin.local]`` of gateway.toml may say, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, with_config
+
+from gateway import ConfigError, parse_config
+
+Task = Literal["generate", "chat", "embed"]
+Device = str
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+STRICT = ConfigDict(extra="forbid")
+RESERVED = "starter"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """One row of ``models``."""
+
+    name: str
+    weights: str
+    """A directory, or any uri that an installed weight store reads, such as ``hf:org/name``."""
+    device: Device = "auto"
+    """"auto" is the GPU where there is one; otherwise a torch device such as "cpu" or "cuda:1"."""
+    dtype: Dtype = "auto"
+    """"auto" is as stored, except on a CPU without bfloat16 arithmetic: see `gateway_local.facts.chosen_dtype`."""
+    quality: float | dict[str, float] | None = None
+    languages: list[str] | None = None
+    max_queue: int = 64
+    """How many requests may wait; one more is refused with Overloaded."""
+    tasks: list[Task] | None = None
+    """Serve only these of the tasks that the model can do."""
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.weights:
+            raise ConfigError("plugin.local.models: name and weights must not be empty")
+        if self.max_queue < 1:
+            raise ConfigError(f"plugin.local.models: max_queue of {self.name!r} must be at least 1")
+        if self.tasks is not None and not self.tasks:
+            raise ConfigError(f"plugin.local.models: tasks of {self.name!r} is empty; leave it out to serve all")
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions:
+    """The whole section."""
+
+    models: list[ModelOptions] = field(default_factory=list)
+    starter: bool = True
+    """Whether to serve the small model that comes with this package, under the name "starter"."""
+
+
+def read_options(config: Mapping[str, Any]) -> LocalOptions:
+    """The section as options. ConfigError names every key that is wrong, and a name that is given twice."""
+    options = parse_config(LocalOptions, dict(config), "plugin.local")
+    seen = {RESERVED} if options.starter else set()
+    for row in options.models:
+        if row.name in seen:
+            hint = "; set starter = false to use it" if row.name == RESERVED and options.starter else ""
+            raise ConfigError(f"plugin.local.models: the name {row.name!r} is taken{hint}")
+        seen.add(row.name)
+    return options

@@ -1,0 +1,158 @@
+"""Owner: the one thread that may touch a loaded model. Work waits for it in a bounded queue, first come, first served."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import Closed, GatewayError, Overloaded, ServiceCrashed
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last thing that a call sends: what its work returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last thing that a call sends when its work raised."""
+
+    error: GatewayError
+
+
+class Call:
+    """One piece of work. Its own loop reads what the owner's thread sends."""
+
+    def __init__(self, work: Callable[[Call], Any]) -> None:
+        self.work = work
+        self.gone = False
+        """True when nobody waits for this any more: the work looks at it between steps and stops. Set on the loop,
+        read on the owner's thread; a bool needs no lock."""
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, item: Any) -> None:
+        """Hand something to whoever waits. Called on the owner's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self.sent.put_nowait, item)
+        except RuntimeError:  # the loop has been closed: nobody waits
+            self.gone = True
+
+
+class Owner:
+    """Runs work on one thread, one call at a time, off the event loop."""
+
+    def __init__(self, name: str, *, max_queue: int) -> None:
+        self.name = name
+        self._max_queue = max_queue
+        self._waiting: deque[Call] = deque()
+        self._change = threading.Condition()
+        self._running: Call | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._live, name=f"gateway-local {name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, if it does not run yet: a load that failed may be tried again."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    async def run(self, work: Callable[[Call], Any]) -> Any:
+        """What `work` returns, run on the thread."""
+        async with aclosing(self.stream(work)) as items:
+            async for item in items:
+                if isinstance(item, Done):
+                    return item.value
+        raise Closed(f"model {self.name!r} has been closed")
+
+    async def stream(self, work: Callable[[Call], Any]) -> AsyncGenerator[Any, None]:
+        """What `work` sends, then Done with what it returned. Closing this early stops the work at its next step.
+
+        Overloaded at once when the queue is full; an error of the work is raised here, as a GatewayError.
+        """
+        call = Call(work)
+        self._enter(call)
+        try:
+            while True:
+                item = await call.sent.get()
+                if isinstance(item, Failed):
+                    raise item.error
+                yield item
+                if isinstance(item, Done):
+                    return
+        finally:
+            self._leave(call)
+
+    def close(self) -> None:
+        """Refuse what waits, stop what runs, and end the thread. Blocks until it has ended."""
+        with self._change:
+            self._closed = True
+            if self._running is not None:
+                self._running.gone = True
+            self._change.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _enter(self, call: Call) -> None:
+        with self._change:
+            if self._closed:
+                raise Closed(f"model {self.name!r} has been closed")
+            if len(self._waiting) >= self._max_queue:
+                message = f"model {self.name!r} has {self._max_queue} requests waiting already (max_queue)"
+                raise Overloaded(message, model=self.name)
+            self._waiting.append(call)
+            self._change.notify()
+
+    def _leave(self, call: Call) -> None:
+        call.gone = True
+        with self._change:
+            if call in self._waiting:  # its place is free at once, not when its turn would have come
+                self._waiting.remove(call)
+
+    def _next(self) -> Call | None:
+        with self._change:
+            self._running = None
+            while not self._waiting and not self._closed:
+                self._change.wait()
+            if not self._waiting:
+                return None
+            self._running = self._waiting.popleft()
+            self._running.gone |= self._closed
+            return self._running
+
+    def _live(self) -> None:
+        while (call := self._next()) is not None:
+            if self._closed:
+                call.send(Failed(Closed(f"model {self.name!r} has been closed")))
+            elif not call.gone:
+                call.send(outcome(call, self.name))
+            call = None
+
+
+def outcome(call: Call, name: str) -> Done | Failed:
+    """Do the work of one call. Whatever it raises harms this call alone."""
+    try:
+        return Done(call.work(call))
+    except GatewayError as error:
+        return Failed(error)
+    except Exception as error:
+        return Failed(as_gateway_error(error, name))
+
+
+def as_gateway_error(error: Exception, name: str) -> GatewayError:
+    """An exception of torch or transformers as one that a caller can react to. It stays reachable as ``__cause__``."""
+    kind = type(error).__name__
+    mapped: GatewayError
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        mapped = Overloaded(f"model {name!r} ran out of memory on this request", model=name)
+    else:
+        # The exception's own words may hold the prompt: only its type is repeated.
+        mapped = ServiceCrashed(f"model {name!r} failed with {kind}", model=name, cause=kind)
+    mapped.__cause__ = error
+    return mapped

@@ -1,0 +1,155 @@
+"""LocalModel: one Transformer in this process, as a gateway service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gateway import (
+    Chat,
+    Closed,
+    Delta,
+    Embed,
+    Generate,
+    ModelCard,
+    ModelService,
+    Request,
+    Resources,
+    Response,
+    Unsupported,
+    UnsupportedTask,
+)
+from gateway_local import facts as known
+from gateway_local.facts import Facts
+from gateway_local.options import ModelOptions
+from gateway_local.owner import Call, Done, Owner
+from gateway_local.render import option, refuse_options
+
+if TYPE_CHECKING:
+    from gateway_local.answer import Answers
+
+TASKS: dict[str, type[Request[Any]]] = {"generate": Generate, "chat": Chat, "embed": Embed}
+GENERATING = frozenset({"streaming", "stop", "seed"})
+
+
+class LocalModel(ModelService):
+    """A model that runs here: a decoder answers Generate, and Chat where it has a chat template; an encoder Embed.
+
+    Its weights may come from any uri that a weight store reads. One thread owns the loaded model and serves requests
+    in order; at most `max_queue` wait.
+    """
+
+    def __init__(self, options: ModelOptions) -> None:
+        self.name = options.name
+        self._options = options
+        self._facts: Facts | None = None
+        self._owner = Owner(options.name, max_queue=options.max_queue)
+        self._answers: Answers | None = None
+
+    async def describe(self, resources: Resources) -> ModelCard:
+        """The card, from the headers and small files alone. WeightsError when this is no model to be served here."""
+        self._facts = await asyncio.to_thread(self._read_facts, resources)
+        return self._card_of(self._facts)
+
+    async def start(self, resources: Resources) -> None:
+        """Load the weights on the model's own thread. WeightsError when they are damaged or not of the architecture."""
+        self._owner.start()
+        self._answers = await self._owner.run(lambda call: self._load(resources, call))
+
+    async def run(self, request: Request[Any], /) -> Response:
+        """The whole answer. Overloaded, ContextTooLong or an Unsupported error say what is in the way."""
+        response: Response = await self._owner.run(self._work(request))
+        return response
+
+    async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Response]:
+        """Text as it is made, then the whole answer. Closing the stream early stops the model within one token."""
+        async with aclosing(self._owner.stream(self._work(request))) as items:
+            async for item in items:
+                yield item.value if isinstance(item, Done) else item
+
+    async def aclose(self) -> None:
+        """Stop what runs, end the thread, let go of the model."""
+        await asyncio.to_thread(self._owner.close)
+        self._answers = None
+
+    def _work(self, request: Request[Any]) -> Callable[[Call], Response]:
+        """What the owner's thread is to do for a request; refuses what this model cannot do before it waits in line."""
+        answers = self._answers
+        if answers is None:
+            raise Closed(f"model {self.name!r} is not running: it has not been started, or has been closed")
+        if not isinstance(request, tuple(answers.card.tasks)):
+            raise UnsupportedTask.of(answers.card, request)
+        match request:
+            case Chat():
+                refuse_options(request, self.name)
+                return partial(answers.chat, request)
+            case Embed(dimensions=None):
+                return partial(answers.embed, request)
+            case Embed():
+                raise option(self.name, "dimensions")
+            case Generate():
+                return partial(answers.generate, request)
+        raise UnsupportedTask.of(answers.card, request)
+
+    def _read_facts(self, resources: Resources) -> Facts:
+        weights = resources.weights(self._options.weights)
+        try:
+            return known.read_facts(resources, self._options.weights, weights)
+        finally:
+            weights.close()
+
+    def _load(self, resources: Resources, call: Call) -> Answers:
+        from gateway_local.answer import Answers, pick_device
+        from gateway_local.load import load
+
+        facts = self._facts or self._read_facts(resources)
+        device = pick_device(self._options.device)
+        dtype = self._dtype(facts, gpu=not device.startswith("cpu"))
+        label = f"load {self.name}"
+        weights = resources.weights(self._options.weights)
+        try:
+            loaded = load(
+                weights,
+                facts,
+                device=device,
+                dtype=dtype,
+                progress=lambda done, total: resources.progress(label, done, total),
+                gone=lambda: call.gone,
+            )
+        finally:
+            weights.close()
+        return Answers(self._card_of(facts), facts, loaded)
+
+    def _dtype(self, facts: Facts, *, gpu: bool) -> str:
+        return known.chosen_dtype(self._options.dtype, facts, gpu=gpu, native_bf16=known.native_bf16())
+
+    def _card_of(self, facts: Facts) -> ModelCard:
+        options = self._options
+        gpu = known.gpu_expected(options.device)
+        dtype = self._dtype(facts, gpu=gpu)
+        weight_bytes = known.bytes_of(facts, dtype)
+        first_token_s, per_token_s = known.prior(facts, weight_bytes, gpu=gpu)
+        can = ["embed"] if facts.embed else ["generate", "chat"] if facts.chat else ["generate"]
+        serves = [task for task in can if options.tasks is None or task in options.tasks]
+        if not serves:
+            raise Unsupported(f"model {self.name!r} can do {', '.join(can)}, none of which its `tasks` allows", model=self.name)
+        return ModelCard(
+            name=self.name,
+            tasks=frozenset(TASKS[task] for task in serves),
+            place="process",
+            provider="local",
+            model=facts.architecture,
+            params=facts.params,
+            bytes=weight_bytes,
+            dtype=dtype,
+            context=facts.context,
+            dimensions=facts.embed.dimensions if facts.embed else None,
+            features=frozenset() if facts.embed else GENERATING,
+            languages=None if options.languages is None else frozenset(options.languages),
+            quality=options.quality,
+            first_token_s=first_token_s,
+            per_token_s=per_token_s,
+        )

@@ -1,0 +1,141 @@
+"""Tiny models with fixed seeds, made once, and what a gateway would lend a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_local import LocalModel
+from gateway_local.options import ModelOptions
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from gateway import Delta, Request, Resources, Response
+from gateway.testing.fakes import resources as outside_resources
+
+TEXT = ["the cat sat on the mat and the dog ran to the river", "a river runs to the sea and the sea is wide"] * 4
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def save_tokenizer(folder: Path, *, chat: bool = True) -> int:
+    """A byte-level BPE tokenizer, so that a character beyond ASCII takes several tokens. Its vocabulary size."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(TEXT, trainer)
+    core.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    if chat:
+        config["chat_template"] = TEMPLATE
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return int(core.get_vocab_size())
+
+
+def save_model(folder: Path, kind: str, *, chat: bool = True, **changes: Any) -> Path:
+    """A tiny model of a kind ("llama", "gpt2", "bert") with random weights, and its tokenizer, in a new folder."""
+    import torch
+    import transformers as t
+
+    folder.mkdir()
+    vocabulary = save_tokenizer(folder, chat=chat)
+    torch.manual_seed(0)
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": vocabulary}
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    made: dict[str, Any] = {
+        "llama": lambda: t.LlamaForCausalLM(
+            t.LlamaConfig(**{**tokens, **shape, "intermediate_size": 64, "num_key_value_heads": 2,
+                             "max_position_embeddings": 256, "initializer_range": 0.4, **changes})
+        ),
+        "gpt2": lambda: t.GPT2LMHeadModel(
+            t.GPT2Config(**{**tokens, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128,
+                            "initializer_range": 0.4, **changes})
+        ),
+        "bert": lambda: t.BertModel(
+            t.BertConfig(**{**tokens, **shape, "intermediate_size": 64, "max_position_embeddings": 64, **changes})
+        ),
+    }  # fmt: skip
+    made[kind]().eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama that chats."""
+    return save_model(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 without a chat template."""
+    return save_model(tmp_path_factory.mktemp("models") / "gpt2", "gpt2", chat=False)
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT."""
+    return save_model(tmp_path_factory.mktemp("models") / "bert", "bert", chat=False)
+
+
+@pytest.fixture
+def lent() -> Resources:
+    """Resources outside a gateway."""
+    return outside_resources()
+
+
+Started = Callable[..., AbstractAsyncContextManager[LocalModel]]
+
+
+@pytest.fixture
+def service() -> Callable[..., LocalModel]:
+    """Makes a service of the weights in a folder, on the CPU."""
+
+    def make(path: Path, **options: Any) -> LocalModel:
+        return LocalModel(ModelOptions(**{"name": "tiny", "weights": str(path), "device": "cpu", **options}))
+
+    return make
+
+
+@pytest.fixture
+def started(lent: Resources, service: Callable[..., LocalModel]) -> Started:
+    """Makes a service that is described and loaded, and closes it at the end of the block."""
+
+    @asynccontextmanager
+    async def start(path: Path, **options: Any) -> AsyncIterator[LocalModel]:
+        model = service(path, **options)
+        try:
+            await model.describe(lent)
+            await model.start(lent)
+            yield model
+        finally:
+            await model.aclose()
+
+    return start
+
+
+@pytest.fixture
+def drain() -> Callable[..., Any]:
+    """Reads a whole stream: the deltas' texts, and the response at its end."""
+
+    async def read(model: LocalModel, request: Request[Any]) -> tuple[list[str], Response]:
+        pieces: list[str] = []
+        async for item in model.stream(request):
+            if isinstance(item, Delta):
+                pieces.append(item.text)
+            else:
+                assert isinstance(item, Response)
+                return pieces, item
+        raise AssertionError("the stream ended without a response")
+
+    return read
