@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -143,6 +143,15 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
         where = f"{str(path)!r}, line {line}" if line else repr(str(path))
         raise ConfigError(f"{where}: {'; '.join(_problems(error, ''))}") from None
     return config
+
+
+def located(error: ConfigError, source: object) -> ConfigError:
+    """A plugin's complaint about its section, with the file and line where the key is written."""
+    if not isinstance(source, (str, Path)) or isinstance(error, PluginError):
+        return error
+    key = error.message.partition(":")[0]
+    line = _line_of(tuple(key.split(".")), Path(source).read_text(encoding="utf-8"))
+    return ConfigError(f"{str(source)!r}, line {line}: {error.message}") if line else error
 
 
 def config_schema() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from gateway.call import Call
 from gateway.card import ANYTHING, ModelCard, Need
 from gateway.clock import Clock, SystemClock, seeded
-from gateway.config import GatewayConfig, load_config
+from gateway.config import GatewayConfig
 from gateway.decision import Decision
 from gateway.errors import BadReply, Closed, ConfigError, GatewayError, InvalidRequest, PluginError, ServiceCrashed
 from gateway.events import Event, Observer
@@ -23,7 +23,7 @@ from gateway.keys import EnvKey, FileKey, Keys
 from gateway.live import State
 from gateway.otel import JsonLines
 from gateway.parts import Delta, Restart
-from gateway.plugins import Plugins, load_plugins
+from gateway.plugins import Plugins, load
 from gateway.policies import builtin_policies
 from gateway.registry import DESCRIBE_LIMIT_S, Entry, Registry
 from gateway.routing import Policy, Router
@@ -119,8 +119,8 @@ class AsyncGateway:
     @classmethod
     def from_config(cls, source: Source, *, progress: Progress = no_progress) -> Self:
         """A gateway as gateway.toml says; `source` is its path or a mapping of the same shape. ConfigError, PluginError."""
-        config = load_config(source)
-        return cls(config=config, plugins=load_plugins(config), progress=progress)
+        config, plugins = load(source)
+        return cls(config=config, plugins=plugins, progress=progress)
 
     async def run(self, request: Request[R], need: Need | None = None, *, meta: Meta | None = None) -> R:
         """The answer of the best model that may and can. Falls back on failure; `reply.trace` says what happened.
@@ -187,18 +187,14 @@ class AsyncGateway:
         return out
 
     async def check(self) -> dict[str, str | GatewayError]:
-        """By model: a line about it, or the error that says what is wrong. Sends no request to a model.
-
-        A service that has ``async check(resources) -> str`` is asked; of any other a card that can be had is enough.
-        """
+        """By model: a line about it, or the error that says what is wrong. Sends no request to a model."""
 
         async def one(entry: Entry) -> str | GatewayError:
-            ask = getattr(entry.service, "check", None)
-            if entry.card is None or ask is None:
-                return entry.error or "its card can be had"
+            if entry.card is None:
+                return entry.error or Closed("the gateway was closed meanwhile")
             try:
                 async with asyncio.timeout(DESCRIBE_LIMIT_S):
-                    return str(await ask(self._house.resources))
+                    return await entry.service.check(self._house.resources)
             except GatewayError as error:
                 return error
             except Exception as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from gateway import hookspecs
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, load_config, located
 from gateway.errors import ConfigError, GatewayError, PluginError
 from gateway.events import Observer
 from gateway.hookspecs import API_VERSION, Command
@@ -90,6 +90,15 @@ class Plugins:
                 raise PluginError(f"two {what} are named {name!r}: from {who}; leave one out", plugin=plugin)
             out[name] = (plugin, thing)
         return {name: thing for name, (_, thing) in out.items()}
+
+
+def load(source: str | Path | Mapping[str, Any] | None) -> tuple[GatewayConfig, Plugins]:
+    """The configuration and everything that the plugins it allows provide."""
+    config = load_config(source)
+    try:
+        return config, load_plugins(config)
+    except ConfigError as error:
+        raise located(error, source) from error.__cause__
 
 
 def load_plugins(config: GatewayConfig, *, on_error: Callable[[PluginInfo], None] | None = None) -> Plugins:

@@ -91,7 +91,11 @@ class ModelService(ABC):
         return self.card
 
     async def start(self, resources: Resources) -> None:  # noqa: B027 - nothing to load is a right answer
-        """Load whatever is needed. Called once, before the first request; a failure is this model's alone."""
+        """Load whatever is needed, before the first request; called again later if it failed, which is this model's alone."""
+
+    async def check(self, resources: Resources) -> str:
+        """What `gateway check` asks before traffic: a line that says what was found, or a GatewayError. Asks no model."""
+        return "its card can be had"
 
     @abstractmethod
     async def run(self, request: Request[Any], /) -> Response:

@@ -11,6 +11,7 @@ from gateway.clock import Clock
 
 Unit = Literal["requests", "tokens", "usd"]
 LEASE_TTL_S = 900.0
+LAPSED_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class MemoryState:
         self._clock = clock
         self._used: dict[Count, float] = {}
         self._leases: dict[int, tuple[Lease, set[Count]]] = {}
+        self._lapsed: dict[int, Lease] = {}
         self._count = 0
         self._sweep_at = 0.0
 
@@ -83,8 +85,8 @@ class MemoryState:
         return lease
 
     async def settle(self, lease: Lease, actual: Mapping[Unit, float]) -> None:
-        held, counts = self._leases.pop(lease.id, (None, set()))
-        if held is not None:
+        held, counts = self._leases.pop(lease.id, (self._lapsed.pop(lease.id, None), set()))
+        if held is not None:  # a lapsed one holds nothing any more, but what was used is counted all the same
             self._add(counts, held.amounts, sign=-1)
             now = self._clock.now()
             # What a service says it used is not to be trusted blindly: NaN would erase a count.
@@ -102,8 +104,10 @@ class MemoryState:
         for lease, counts in list(self._leases.values()):
             if lease.expires_at > now:
                 break
-            del self._leases[lease.id]
+            self._lapsed[lease.id] = self._leases.pop(lease.id)[0]
             self._add(counts, lease.amounts, sign=-1)
+        while len(self._lapsed) > LAPSED_KEPT:
+            del self._lapsed[next(iter(self._lapsed))]
         if now >= self._sweep_at:
             self._used = {count: used for count, used in self._used.items() if count.ends_at > now}
             self._sweep_at = min((count.ends_at for count in self._used), default=math.inf)

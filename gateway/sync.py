@@ -16,12 +16,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from gateway.card import Need
-from gateway.config import load_config
 from gateway.decision import Decision
 from gateway.errors import Closed, GatewayError
 from gateway.gateway import AsyncGateway, ModelStatus, Source
 from gateway.parts import Delta
-from gateway.plugins import load_plugins
 from gateway.service import ModelService, Progress, no_progress
 from gateway.tasks import Chat, ChatResponse, Meta, Request, Response
 
@@ -49,9 +47,8 @@ class Gateway:
     @classmethod
     def from_config(cls, source: Source, *, progress: Progress = no_progress) -> Self:
         """A gateway as gateway.toml says; `source` is its path or a mapping of the same shape."""
-        config = load_config(source)
         gateway = cls.__new__(cls)
-        gateway._open(lambda: AsyncGateway(config=config, plugins=load_plugins(config), progress=progress))
+        gateway._open(lambda: AsyncGateway.from_config(source, progress=progress))
         return gateway
 
     def _open(self, make: Callable[[], AsyncGateway]) -> None:

@@ -13,7 +13,7 @@ import math
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, TracebackType
@@ -49,7 +49,7 @@ class Weights(ABC):
 
     tensors: Mapping[str, TensorInfo]
     files: tuple[str, ...]
-    """Names of the small files beside the tensors, such as config.json."""
+    """Names of the small files beside the tensors, such as config.json, or 1_Pooling/config.json in a folder."""
 
     @property
     def params(self) -> int:
@@ -163,7 +163,7 @@ class FileWeights(Weights):
                 tensors[name] = info
                 self._where[name] = (shard, offset)
         self.tensors = MappingProxyType(tensors)
-        self.files = tuple(sorted(p.name for p in self._directory.iterdir() if _is_small(p)))
+        self.files = tuple(sorted(_small_files(self._directory)))
 
     def read(self, name: str) -> memoryview:
         if name not in self._where:
@@ -253,12 +253,11 @@ class FileWriter(WeightsWriter):
     def __init__(self, path: Path) -> None:
         if path.exists():
             raise WeightsError(f"{str(path)!r} exists already")
-        import tempfile
-
         self._path = path
+        self._temporary = path.parent / f".{path.name}.{os.urandom(8).hex()}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            self._temporary.mkdir()
         except OSError as error:
             raise WeightsError(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
@@ -281,7 +280,9 @@ class FileWriter(WeightsWriter):
 
     def commit(self) -> None:
         try:
+            _sync(self._temporary)
             os.rename(self._temporary, self._path)
+            _sync(self._path.parent)
         except OSError as error:
             self.abort()
             raise WeightsError(f"{str(self._path)!r} cannot be written: {error.strerror}") from error
@@ -292,15 +293,26 @@ class FileWriter(WeightsWriter):
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _write(self, name: str, pieces: list[bytes | memoryview]) -> None:
-        if PurePosixPath(name).name != name or name.startswith(".") or "\0" in name:
-            raise WeightsError(f"{name!r} is no plain file name")
+        steps = name.split("/")
+        if len(steps) > 2 or "\0" in name or any(not step or step.startswith(".") for step in steps):
+            raise WeightsError(f"{name!r} is no plain file name, nor one in a folder")
         try:
+            (self._temporary / name).parent.mkdir(exist_ok=True)
             with (self._temporary / name).open("xb") as file:
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise WeightsError(f"{name!r} cannot be written: {error.strerror}") from error
+
+
+def _sync(directory: Path) -> None:
+    """Make what was written or renamed in a directory last through a crash."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _path(uri: str) -> Path:
@@ -322,6 +334,15 @@ def _shards(directory: Path) -> list[Path]:
         return [directory / name for name in names]
     single = directory / "model.safetensors"
     return [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
+
+
+def _small_files(directory: Path) -> Iterator[str]:
+    """The small files of a model, also those one folder down: sentence-transformers keeps ``1_Pooling/config.json``."""
+    for path in directory.iterdir():
+        if _is_small(path):
+            yield path.name
+        elif path.is_dir() and not path.name.startswith("."):
+            yield from (f"{path.name}/{inner.name}" for inner in path.iterdir() if _is_small(inner))
 
 
 def _is_small(path: Path) -> bool:

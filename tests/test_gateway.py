@@ -660,3 +660,12 @@ def test_an_abandoned_stream_leaves_nothing_when_collected() -> None:
             assert (await gw.models())[0].in_flight == 0
 
     asyncio.run(main())
+
+
+def test_a_transform_that_is_installed_but_left_out_is_shown_by_explain() -> None:
+    async def main() -> None:
+        config = parse_config(GatewayConfig, {"transforms": []}, "")
+        async with AsyncGateway([Echo("echo")], transforms=[Mask()], config=config) as gw:
+            assert "transform 'mask' is installed but left out" in str(await gw.explain(ASK))
+
+    asyncio.run(main())

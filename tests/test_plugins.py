@@ -185,3 +185,16 @@ def {hook}(config):
     with Gateway(models=[Echo("own")], config=config, plugins=plugins) as gw:
         decision = gw.explain(Chat.ask("hello"))
         assert (decision.chosen is None) == (hook == "gateway_policies")
+
+
+def test_a_wrong_key_in_a_plugins_section_is_named_with_file_and_line(install: Install, tmp_path: Path) -> None:
+    source = GOOD.replace(
+        "def gateway_models(config):", "def gateway_models(config):\n    parse_config(Mine, config, 'plugin.mine')"
+    )
+    mine = "from dataclasses import dataclass\nfrom gateway import parse_config\n\n@dataclass\nclass Mine:\n    size: int = 1\n"
+    install("mine", mine + source)
+    path = tmp_path / "gateway.toml"
+    path.write_text('plugins = ["mine"]\n\n[plugin.mine]\nsize = "huge"\n')
+    with pytest.raises(ConfigError, match=r"gateway.toml', line 4: plugin.mine.size: ") as wrong:
+        Gateway.from_config(path)
+    assert "huge" not in str(wrong.value)

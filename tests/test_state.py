@@ -147,7 +147,7 @@ class NaiveModel(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, requests: int, tokens: int) -> None:
         if not self.leases:
             return
-        lease = data.draw(st.sampled_from(self.leases))  # settled before, or lapsed: then nothing may change
+        lease = data.draw(st.sampled_from(self.leases))  # settled before: then nothing may change; lapsed: then the use counts
         at, _ = self.open.pop(lease.id, (None, None))
         actual: dict[Unit, float] = {"requests": requests, "tokens": tokens}
         settle(self.state, lease, actual)
@@ -159,7 +159,6 @@ class NaiveModel(RuleBasedStateMachine):
         self.clock.advance(seconds)
         # A lease lapses when the store next looks: make it look now, so that the model need not guess.
         reserve(self.state, {})
-        self.open = {key: (at, lease) for key, (at, lease) in self.open.items() if self.clock.now() < at + LEASE_TTL_S}
 
     @invariant()
     def counts_agree_and_are_never_negative(self) -> None:

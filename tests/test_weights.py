@@ -330,7 +330,7 @@ def test_a_target_that_cannot_be_is_a_weights_error(tmp_path: Path) -> None:
         FileStore().create(f"file:{tmp_path}", NO_KEYS)
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "a/b", ".hidden", "", "..", "a\0b"])
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b/c", "a/../b", "a/.b", ".hidden", "", "..", "a\0b"])
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, name: str) -> None:
     writer = FileStore().create(f"file:{tmp_path / 'm'}", NO_KEYS)
     with pytest.raises(WeightsError):
@@ -393,3 +393,11 @@ def test_a_shard_that_may_not_be_read_is_a_weights_error(tmp_path: Path) -> None
     path.write_bytes(shard({"w": ENTRY}))
     path.chmod(0)
     assert "cannot be read" in opened(tmp_path)
+
+
+def test_a_small_file_may_lie_one_folder_down(tmp_path: Path) -> None:
+    with FileStore().create(f"file:{tmp_path / 'm'}", NO_KEYS) as writer:
+        writer.add_file("1_Pooling/config.json", b"{}")
+    weights = FileStore().open(f"file:{tmp_path / 'm'}", NO_KEYS)
+    assert weights.files == ("1_Pooling/config.json",)
+    assert weights.json("1_Pooling/config.json") == {}

@@ -173,8 +173,10 @@ class RemoteModel(ModelService):
         if not isinstance(listed, list):
             raise bad(self.name, "the list of models is none: check base_url")
         there = any(isinstance(each, dict) and each.get("id") == self.row.served_model for each in listed)
-        which = f"{self.row.served_model!r} is {'among' if there else 'NOT among'} its {len(listed)} models"
-        return f"{self.row.host} answers; {which}"
+        if not there:
+            missing = f"{self.row.host} answers, but {self.row.served_model!r} is not among its {len(listed)} models"
+            raise ModelMissing(f"model {self.name!r}: {missing}", model=self.name)
+        return f"{self.row.host} answers; {self.row.served_model!r} is among its {len(listed)} models"
 
     async def aclose(self) -> None:
         """Close every connection; safe at any time."""
