@@ -9,7 +9,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo/main.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" --durations 5
 
 check: $(READY)
 	$(BIN)/ruff check $(CODE)

@@ -90,9 +90,8 @@ class Price:
 
     def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
         """The cost in USD; `input_tokens` includes `cached_tokens`."""
-        cached = self.input if self.cached_input is None else self.cached_input
-        fresh = input_tokens - cached_tokens
-        return self.request + (self.input * fresh + cached * cached_tokens + self.output * output_tokens) / 1e6
+        saved = 0.0 if self.cached_input is None else (self.input - self.cached_input) * cached_tokens
+        return self.request + (self.input * input_tokens + self.output * output_tokens - saved) / 1e6
 
 
 FREE = Price()

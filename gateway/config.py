@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
@@ -108,6 +109,9 @@ def parse_config(kind: type[T], value: Any, where: str) -> T:
 
     A plugin checks its own section with it: ``parse_config(MyConfig, config, "plugin.mine")``.
     """
+    if not value and is_dataclass(kind):  # nothing to check: spare every app without a configuration pydantic's import
+        with contextlib.suppress(TypeError):  # a field without a default: pydantic names it
+            return cast("T", kind())
     from pydantic import ValidationError
 
     try:

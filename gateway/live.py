@@ -67,7 +67,7 @@ class Live:
         """How long an answer is expected to be, in tokens, never above the caller's limit."""
         known = self.output_tokens.get(task)
         expected = known.value if known is not None else OUTPUT_TOKENS
-        return expected if limit is None or expected < limit else float(limit)
+        return expected if limit is None or expected < limit else limit
 
     def latency_s(self, tokens: float) -> float:
         """The predicted time of a whole answer of so many tokens, loading included when it is not loaded."""

@@ -218,7 +218,7 @@ def builtin_policies(config: PolicyConfig) -> list[Policy]:
 
 def expected_usd(ask: Ask, card: ModelCard, live: Live) -> float:
     """The expected cost of a request on a model: input as estimated, an answer as long as usual for the task."""
-    price = card.price_or_free() or UNKNOWN_PRICE
+    price = card.price or card.price_or_free() or UNKNOWN_PRICE
     return price.usd(ask.input_tokens, live.expected_tokens(ask.shape.task.task, ask.output_tokens))
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from pydantic import ConfigDict, with_config
+from typing import Any, ClassVar, Literal
 
 from gateway import ConfigError, parse_config
 
@@ -14,14 +12,15 @@ Task = Literal["generate", "chat", "embed"]
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-STRICT = ConfigDict(extra="forbid")
+STRICT: Mapping[str, Any] = {"extra": "forbid"}
 RESERVED = "starter"
 
 
-@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """One row of ``models``."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     name: str
     weights: str
@@ -46,10 +45,11 @@ class ModelOptions:
             raise ConfigError(f"plugin.local.models: tasks of {self.name!r} is empty; leave it out to serve all")
 
 
-@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions:
     """The whole section."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     models: list[ModelOptions] = field(default_factory=list)
     starter: bool = True

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway import ModelService, hookimpl, parse_config
-from gateway_remote.config import RemoteConfig
-from gateway_remote.service import RemoteModel
 
 gateway_api = 1
 
@@ -15,4 +13,9 @@ gateway_api = 1
 @hookimpl
 def gateway_models(config: Mapping[str, Any]) -> Iterable[ModelService]:
     """A service per row. ConfigError names every wrong key, such as ``plugin.remote.models.0.base_url``."""
+    if not config:  # nothing to serve: an app that uses no hosted model does not pay for what checks their rows
+        return []
+    from gateway_remote.config import RemoteConfig
+    from gateway_remote.service import RemoteModel
+
     return [RemoteModel(row) for row in parse_config(RemoteConfig, dict(config), "plugin.remote").models]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
-from gateway_remote import RemoteModel
+from gateway_remote.service import RemoteModel
 
 from gateway import Chat, Delta, Request, Response
 from gateway.testing import LoopbackServer, resources

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from gateway_remote import RemoteModel
 from gateway_remote.hooks import gateway_models
+from gateway_remote.service import RemoteModel
 
 from gateway import Chat, ConfigError, Embed, MissingSecret, ModelService
 from gateway.testing import resources

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gateway_remote import RemoteModel
+from gateway_remote.service import RemoteModel
 from remote_case import HELLO, started, streamed, with_model
 
 from gateway import Chat, ChatResponse, Text, Unreachable

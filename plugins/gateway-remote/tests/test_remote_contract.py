@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from gateway_remote import RemoteModel
+from gateway_remote.service import RemoteModel
 from remote_case import row
 
 from gateway.testing import LoopbackServer

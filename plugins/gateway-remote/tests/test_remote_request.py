@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from gateway_remote import ModelRow
+from gateway_remote.config import ModelRow
 from gateway_remote.request import chat_body, embed_body, strict_schema
 from pydantic import BaseModel, ConfigDict
 

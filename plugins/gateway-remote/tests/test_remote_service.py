@@ -4,7 +4,7 @@ import asyncio
 import pickle
 
 import pytest
-from gateway_remote import RemoteModel
+from gateway_remote.service import RemoteModel
 from pydantic import BaseModel
 from remote_case import HELLO, row, streamed, with_model
 
