@@ -7,7 +7,8 @@ The rooms; a module imports only from those above it:
 
     errors                      the error tree
     decision, trace             why a model was chosen; what happened on the way
-    card, parts, tasks, clock   facts of a model, content, requests and responses, time and chance
+    card, parts                 facts of a model; content
+    request, tasks, clock       what is asked and answered; Chat, Generate, Embed; time and chance
     config                      gateway.toml
     keys, weights               who wraps a key; where weights come from
     service                     ModelService, the one interface; Resources, what it may use
@@ -15,7 +16,8 @@ The rooms; a module imports only from those above it:
     live, registry              what is known of a service now; services, described and started once
     routing, policies           how a model is chosen; the built-in rules
     hookspecs, plugins, otel    the hooks; loading what is installed; events as OpenTelemetry names them
-    hop, call, gateway          one attempt; one request's way; AsyncGateway
+    hop, settle, call           one attempt; what it takes and costs; one request's way
+    stream, gateway             a streamed answer; AsyncGateway
     sync, wire, cli             Gateway for code that is not async; JSON forms; the `gateway` program
 
 A request's way: transforms inspect it -> policies judge every model -> the best one is reserved and started -> transforms
@@ -51,6 +53,7 @@ from gateway.errors import (
     Rejected,
     ServiceCrashed,
     ServiceError,
+    TransformFailed,
     UnknownModel,
     Unreachable,
     Unsupported,
@@ -59,30 +62,18 @@ from gateway.errors import (
     WeightsError,
 )
 from gateway.events import Event, Observer
-from gateway.gateway import AsyncGateway, ModelStatus, Stream
+from gateway.gateway import AsyncGateway, ModelStatus
 from gateway.hookspecs import API_VERSION, Command, hookimpl
 from gateway.keys import KeyProvider, Keys, Secret
 from gateway.live import Live
 from gateway.parts import Audio, Delta, Image, Part, Reasoning, Restart, Text, ToolCall, ToolResult, assemble, deltas_of
+from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
 from gateway.service import ModelService, Resources
 from gateway.state import Lease, Limit, Refusal, StateStore
+from gateway.stream import Stream
 from gateway.sync import Gateway, SyncStream
-from gateway.tasks import (
-    Chat,
-    ChatResponse,
-    Embed,
-    EmbedResponse,
-    Finish,
-    Generate,
-    GenerateResponse,
-    Message,
-    Meta,
-    Request,
-    Response,
-    Tool,
-    Traits,
-)
+from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse, Message, Tool
 from gateway.trace import Attempt, Trace
 from gateway.transform import Findings, Rewrite, Transform
 from gateway.weights import FileStore, TensorInfo, Weights, WeightStore, WeightsWriter
@@ -98,7 +89,7 @@ __all__ = [
     "NoEligibleModel", "Observer", "OutOfQuota", "Overloaded", "Part", "Place", "PluginError", "Policy", "Price",
     "Random", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Resources", "Response", "Restart",
     "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "StateStore", "Stream", "SyncStream",
-    "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transform",
+    "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transform", "TransformFailed",
     "UnknownModel", "Unreachable", "Unsupported", "UnsupportedOption", "UnsupportedTask", "Usage", "Veto",
     "WeightStore", "Weights", "WeightsError", "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
 ]

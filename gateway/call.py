@@ -1,4 +1,4 @@
-"""Call: one request's way through the gateway. Inspect, decide, reserve, rewrite, hand over; then settle, learn, record.
+"""Call: one request's way through the gateway. Inspect, decide, rewrite, reserve, hand over; then settle, learn, record.
 
 `run` and `stream` of the gateway differ only in how they take the service's answer: everything around it is here, once.
 Whatever a hop took is given back in `succeed` or `fail`, however the call ends.
@@ -7,56 +7,59 @@ Whatever a hop took is given back in `succeed` or `fail`, however the call ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import copy
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, Literal
 
 from gateway.card import Need, Usage, matches
-from gateway.config import LimitConfig
 from gateway.decision import Decision, Veto
 from gateway.errors import (
     AllModelsFailed,
     BadReply,
     BudgetExceeded,
+    Closed,
     ContentFiltered,
     ContextTooLong,
     DeadlineExceeded,
     GatewayError,
+    InvalidRequest,
     NoEligibleModel,
     Rejected,
     ServiceCrashed,
     ServiceError,
+    TransformFailed,
     UnknownModel,
     Unsupported,
+    told,
 )
 from gateway.events import Event
 from gateway.hop import Hop, House
 from gateway.live import OUTPUT_TOKENS
 from gateway.parts import Delta
-from gateway.policies import expected_usd
+from gateway.request import NOTHING, Request, Response
 from gateway.routing import BYTES_PER_TOKEN, Ask, Shape
-from gateway.state import Limit, Refusal, Unit
-from gateway.tasks import NOTHING, Request, Response
+from gateway.settle import cost_usd, fits, give_back, refusal_veto, reserve, sound, stamped, usage_of_failure
+from gateway.state import Refusal
 from gateway.trace import Attempt, Trace
 from gateway.transform import Findings
 
-R = TypeVar("R", bound=Response)
-
-# The caller's own faults: they say nothing about how reliable a service is.
-CALLERS_FAULT = (Unsupported, ContextTooLong, ContentFiltered, Rejected)
-SECONDS = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+# The caller's own faults, and a transform's: they say nothing about how reliable a service is.
+NOT_THE_SERVICES_FAULT = (Unsupported, ContextTooLong, ContentFiltered, Rejected, TransformFailed)
 
 
 class Call:
-    """The state of one request on its way."""
+    """The state of one request on its way. `inside`: asked by a transform, so not transformed again, and kept local."""
 
-    def __init__(self, house: House, request: Request[Any], need: Need, *, streamed: bool) -> None:
+    def __init__(self, house: House, request: Request[Any], need: Need, *, streamed: bool, inside: bool = False) -> None:
         house.calls += 1
         self.id = house.calls
         self.request = request
+        self.clock = house.clock
         self._house = house
         self._need = need
         self._streamed = streamed
+        self._local_only = "asked by a transform" if inside else ""
+        self._transforms = () if inside else house.transforms
         self._findings: list[Findings | None] = []
         self._attempts: list[Attempt] = []
         self._tried: dict[str, Veto] = {}
@@ -64,22 +67,28 @@ class Call:
         self._last: GatewayError | None = None
         self._decision: Decision | None = None
         self._delivered: list[Delta] = []
-        self.clock = house.clock
         self._began = house.clock.monotonic()
 
     async def open(self) -> None:
-        """Let the transforms look, then describe what has not been described."""
-        reason, classes = "", NOTHING
-        for transform in self._house.transforms:
+        """Let the transforms look, and gather what routing may know."""
+        classes, cancels = NOTHING, cancellations()
+        for transform in self._transforms:
+            findings = None
             try:
                 findings = await transform.inspect(self.request, self._house.resources)
-            except Exception:
+                classes |= findings.data_classes if findings is not None else NOTHING
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and cancellations() > cancels:
+                    raise
                 # Fail closed: what could not be inspected must not leave this machine. No detail: it may be content.
-                findings, reason = None, f"transform {transform.name!r} failed to inspect the request"
+                self._local_only = f"transform {transform.name!r} failed to inspect the request"
             self._findings.append(findings)
-            if findings is not None:
-                classes |= findings.data_classes
-        meta, traits = self.request.meta, self.request.traits()
+        meta = self.request.meta
+        try:
+            traits = self.request.traits()
+        except Exception as error:
+            task = type(self.request).__name__
+            raise InvalidRequest(f"{task}.traits() raised {told(error)}", field="request") from error
         if meta.data_class:
             classes |= {meta.data_class}
         shape = Shape(
@@ -88,133 +97,158 @@ class Call:
             features=traits.features,
             modalities=traits.modalities,
             data_classes=classes,
-            tenant=meta.tenant,
-            local_only=reason,
+            local_only=self._local_only,
         )
         self.ask = Ask(
             shape=shape,
             input_bytes=traits.input_bytes,
             input_tokens=traits.input_bytes // BYTES_PER_TOKEN,
             output_tokens=traits.output_tokens,
+            tenant=meta.tenant,
             conversation=meta.conversation,
             deadline_s=meta.deadline_s,
             now=self._began,
         )
 
-    async def decide(self) -> Decision:
-        """Judge every model for this request as things stand now."""
+    async def decide(self, *, dry: bool = False) -> Decision:
+        """Judge every model for this request as things stand now. A dry run leaves no mark."""
         entries = await self._house.registry.described()
-        self._decision = self._house.router.decide(self.ask, entries, self._house.registry.version, self._tried)
+        version = self._house.registry.version
+        if self._attempts:
+            self.ask = replace(self.ask, now=self.clock.monotonic())
+        self._decision = self._house.router.decide(self.ask, entries, version, self._tried, dry=dry)
         return self._decision
 
     async def next(self) -> Hop:
-        """The next model to ask, started, paid for and with its request written. Raises when nobody is left."""
+        """The next model to ask, with its request written, paid for and started. Raises when nobody is left."""
         while True:
             decision = await self.decide()
             if decision.chosen is None:
                 raise self._nobody(decision)
             entry = self._house.registry.entries[decision.chosen]
-            assert entry.card is not None and entry.live is not None  # only described entries are chosen
-            hop = Hop(entry, entry.card, entry.live, self.request, began=self._house.clock.monotonic())
-            hop.live.in_flight += 1
+            assert entry.card is not None  # only described entries are chosen
+            assert entry.live is not None
+            hop = Hop(entry, entry.card, entry.live, self.request, cancellations(), began=self.clock.monotonic())
             try:
-                refusal = await self._reserve(hop)
-                if refusal is not None:
-                    hop.live.in_flight -= 1
-                    self._refusals.append(refusal)
-                    frees = f"{refusal.used:g} used, frees in {refusal.frees_in_s:.0f} s"
-                    allowed = f"{refusal.limit.max:g} {refusal.limit.unit} per {refusal.limit.window_s:g} s"
-                    self._tried[entry.name] = Veto(f"limit {refusal.limit.key}", frees, allowed, "gateway")
-                    continue
-                if hop.live.state != "ready":
-                    await self._house.registry.start(entry)
-                    hop.began = self._house.clock.monotonic()  # loading is not the model's latency
-                self._rewrite(hop)
-            except BaseException as error:
+                self.rewrite(hop)
+            except TransformFailed as error:
                 await self.fail(hop, error)
                 continue
+            if hop.answer is None and (refusal := await self._reserve(hop)) is not None:
+                self._refusals.append(refusal)
+                self._tried[entry.name] = refusal_veto(refusal)
+                continue
+            hop.live.in_flight += 1
+            hop.taken = True
+            if hop.answer is None and hop.live.state != "ready":
+                try:
+                    await self._house.registry.start(entry)
+                except BaseException as error:
+                    await self.fail(hop, error)
+                    continue
+                hop.began = self.clock.monotonic()  # loading is not the model's latency
             return hop
+
+    def rewrite(self, hop: Hop) -> None:
+        """Write the request for the hop's model, from the start."""
+        hop.rewrites, hop.request = [], self.request
+        for transform, findings in zip(self._transforms, self._findings, strict=True):
+            try:
+                result = transform.begin(hop.request, findings, hop.card)
+                if isinstance(result, Response):
+                    hop.answer = result
+                    return
+                if result is not None:
+                    hop.rewrites.append((transform.name, result))
+                    hop.request = result.request
+            except Exception as error:
+                raise hop.broken(transform.name, error, fallbackable=True) from error
 
     def accept(self, hop: Hop, response: object) -> Response:
         """A service's response, checked, restored by the rewrites, and made to fit the request."""
-        expected = type(self.request).response
+        expected, name = type(self.request).response, hop.card.name
         if not isinstance(response, expected):
-            got = type(response).__name__
-            message = f"model {hop.card.name!r} answered with a {got}, not a {expected.__name__}"
-            raise BadReply(message, model=hop.card.name)
-        restored: Response = response
-        for rewrite in reversed(hop.rewrites):
-            restored = rewrite.incoming(restored)
+            raise BadReply(f"model {name!r} answered with a {type(response).__name__}, not a {expected.__name__}", model=name)
+        if not sound(response.usage):
+            raise BadReply(f"model {name!r} reports a usage that cannot be: not finite, or below 0", model=name)
+        restored = hop.incoming(response) if hop.rewrites else response
+        if not isinstance(restored, expected):
+            message = f"a transform turned the reply of {name!r} into a {type(restored).__name__}"
+            raise TransformFailed(message, model=name)
         try:
             return self.request.accept(restored)
-        except ValueError as error:
-            # pydantic's message would quote the reply: only its type is told, the reply itself is an attribute.
-            message = f"the reply of {hop.card.name!r} does not fit the asked-for shape ({type(error).__name__})"
-            raise BadReply(message, model=hop.card.name, reply=restored) from None
+        except Exception as error:
+            # The message of a validation error would quote the reply: only its type is told, the reply is an attribute.
+            message = f"the reply of {name!r} does not fit what was asked for ({type(error).__name__})"
+            raise BadReply(message, model=name, reply=restored) from None
 
     async def succeed(self, hop: Hop, response: Response) -> Response:
         """Settle the hop, learn from it, and give the response its model, cost and trace."""
-        now = self._house.clock.monotonic()
-        took, usage, name = now - hop.began, response.usage, hop.card.name
-        cost = usage.cost_usd or self._cost(hop, usage)
-        await self._give_back(hop, usage.input_tokens + usage.output_tokens, cost)
-        if hop.answer is None:
-            hop.live.succeeded(self.request.task, took, hop.first_token_s, usage.output_tokens)
-        self._attempts.append(Attempt(model=name, seconds=took, first_token_s=hop.first_token_s, cost_usd=cost))
-        total = cost if len(self._attempts) == 1 else sum(attempt.cost_usd for attempt in self._attempts)
-        if total != usage.cost_usd:
-            usage = stamped(usage, cost_usd=total)
+        now, usage, name = self.clock.monotonic(), response.usage, hop.card.name
+        took = now - hop.began - hop.idle_s
+        cost = usage.cost_usd or cost_usd(hop, usage)
+        attempt = Attempt(model=name, seconds=took, first_token_s=hop.first_token_s, cost_usd=cost)
+        attempts = (*self._attempts, attempt)
+        total = cost if not self._attempts else sum(one.cost_usd for one in attempts)
         trace = Trace(
             model=name,
-            attempts=tuple(self._attempts),
+            attempts=attempts,
             seconds=now - self._began,
             first_token_s=hop.first_token_s,
             cost_usd=total,
-            notes=tuple([rewrite.note for rewrite in hop.rewrites if rewrite.note]),
+            notes=tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]),
             decision=self._decision,
         )
+        usage = usage if total == usage.cost_usd else stamped(usage, cost_usd=total)
         response = stamped(response, model=name, usage=usage, trace=trace)
+        await give_back(self._house, hop, usage, cost)
+        self._attempts.append(attempt)
+        if hop.answer is None:
+            hop.live.succeeded(self.request.task, took, hop.first_token_s, usage.output_tokens)
         if self._house.watched:
-            self._tell("attempt", hop, took, usage=response.usage, response=response)
-            self._tell("request", hop, trace.seconds, usage=response.usage, response=response)
+            self._tell("attempt", hop, took, usage=usage, response=response)
+            self._tell("request", hop, trace.seconds, usage=usage, response=response)
         return response
 
     async def fail(self, hop: Hop, error: BaseException) -> None:
         """Settle a failed hop. Returns when another model may be asked; raises what the caller gets otherwise."""
-        if not hop.open:
+        if hop.settled:
             raise error
-        name, now = hop.card.name, self._house.clock.monotonic()
+        if isinstance(error, Exception) and cancellations() > hop.cancels:
+            error = asyncio.CancelledError()  # the caller gave up, and the service made an error of its own of that
+        name, now = hop.card.name, self.clock.monotonic()
         known = self._as_ours(hop, error)
-        cost = self._cost_of_failure(hop, known)
-        await self._give_back(hop, 0, cost)
-        deadline_s = self.request.meta.deadline_s
+        usage = usage_of_failure(hop, known, self.ask.input_tokens)
+        await give_back(self._house, hop, usage, usage.cost_usd)
+        took, deadline_s = now - hop.began - hop.idle_s, self.request.meta.deadline_s
         late = known is None and deadline_s is not None and now - self._began >= deadline_s
         kind = "DeadlineExceeded" if late else type(known or error).__name__
-        message = str(known) if known is not None else ""
-        self._attempts.append(
-            Attempt(model=name, seconds=now - hop.began, first_token_s=hop.first_token_s, cost_usd=cost,
-                    error=kind, message=message)
-        )  # fmt: skip
-        if self._house.watched:
-            self._tell("attempt", hop, now - hop.began, usage=Usage(cost_usd=cost), error=kind)
+        attempt = Attempt(
+            model=name,
+            seconds=took,
+            first_token_s=hop.first_token_s,
+            cost_usd=usage.cost_usd,
+            error=kind,
+            message=str(known) if known is not None else "",
+        )
+        self._attempts.append(attempt)
         self._delivered = hop.delivered
+        if self._house.watched:
+            self._tell("attempt", hop, took, usage=usage, error=kind)
         if known is None:  # cancelled, closed early, or the interpreter is going down
-            if late and now - hop.began > hop.live.latency_s(OUTPUT_TOKENS):
+            if late and hop.live.state == "ready" and took > hop.live.latency_s(OUTPUT_TOKENS):
                 hop.live.failed(now)  # silent past its own forecast: a model that hangs must not stay first
             self._over(kind, hop)
             raise error
-        if isinstance(known, ServiceError) and not isinstance(known, CALLERS_FAULT):
+        if isinstance(known, ServiceError) and not isinstance(known, NOT_THE_SERVICES_FAULT):
             hop.live.failed(now)
-        curable = isinstance(known, ServiceError) and bool(known.fallbackable) and not hop.delivered
-        if not curable:
-            if hop.delivered and isinstance(known, (ServiceError, DeadlineExceeded)):
-                known.partial = "".join(delta.text for delta in hop.delivered)
-                if isinstance(known, ServiceError):
-                    known.in_stream = True
+        if not isinstance(known, ServiceError) or not known.fallbackable or hop.delivered:
             self._over(kind, hop)
-            if isinstance(known, (ServiceError, DeadlineExceeded)):
+            if isinstance(known, ServiceError):
                 known.attempts = tuple(self._attempts)
-            raise known from (error if known is not error else error.__cause__)
+                known.in_stream = known.in_stream or bool(hop.delivered)
+                known.partial = "".join(delta.text for delta in hop.delivered)
+            raise known
         self._last = known
         self._tried[name] = Veto("asked already", kind, "one attempt a model", "gateway")
 
@@ -235,7 +269,8 @@ class Call:
             self._over(type(self._last).__name__, None)
             if len(failed) == 1 and isinstance(self._last, ServiceError):
                 self._last.attempts = tuple(self._attempts)
-                return self._last
+                ours = self._last.__cause__  # a WeightsError, say, that a service raised: nobody else was eligible
+                return ours if isinstance(ours, GatewayError) else self._last
             tried = "; ".join(f"{attempt.model}: {attempt.error}: {attempt.message}" for attempt in failed)
             error = AllModelsFailed(f"each of {len(failed)} models failed: {tried}", attempts=tuple(self._attempts))
             error.__cause__ = self._last
@@ -245,7 +280,7 @@ class Call:
             limit = soonest.limit
             return BudgetExceeded(
                 f"limit {limit.key}: {soonest.used:g} of {limit.max:g} {limit.unit} are used or reserved; "
-                f"this request fits in {soonest.frees_in_s:.0f} s",
+                f"this request {fits(soonest)}",
                 limit=limit.key,
                 frees_in_s=soonest.frees_in_s,
             )
@@ -259,89 +294,56 @@ class Call:
             return NoEligibleModel(message, decision=decision)
         named = [c for c in decision.candidates if not self._need.model or matches(c.model, self._need.model)]
         reasons = "; ".join(f"{c.model}: {' and '.join(str(veto) for veto in c.vetoes)}" for c in named)
-        message = f"no model can serve this {decision.task} request. {reasons}"
-        return NoEligibleModel(message, decision=decision)
-
-    def _rewrite(self, hop: Hop) -> None:
-        for transform, findings in zip(self._house.transforms, self._findings, strict=True):
-            result = transform.begin(hop.request, findings, hop.card)
-            if isinstance(result, Response):
-                hop.answer = result
-                return
-            if result is not None:
-                hop.rewrites.append(result)
-                hop.request = result.request
+        return NoEligibleModel(f"no model can serve this {decision.task} request. {reasons}", decision=decision)
 
     async def _reserve(self, hop: Hop) -> Refusal | None:
-        if not self._house.limits:
-            return None
-        tokens = hop.live.expected_tokens(self.request.task, self.ask.output_tokens)
-        usd = expected_usd(self.ask, hop.card, hop.live)
-        amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": self.ask.input_tokens + tokens, "usd": usd}
-        outcome = await self._house.state.reserve(amounts, [self._limit(one, hop) for one in self._house.limits])
-        if isinstance(outcome, Refusal):
-            return outcome
-        hop.lease = outcome
-        return None
-
-    def _limit(self, one: LimitConfig, hop: Hop) -> Limit:
-        whose = {"all": "", "tenant": self.request.meta.tenant, "model": hop.card.name, "provider": hop.card.provider}
-        key = f"{one.by}:{whose[one.by]}" if one.by != "all" else "all"
-        return Limit(key, one.unit, one.max, SECONDS[one.per])
-
-    async def _give_back(self, hop: Hop, tokens: float, usd: float) -> None:
-        """Once per hop, however it ended."""
-        hop.open = False
-        hop.live.in_flight -= 1
-        if hop.lease is not None:
-            await self._house.state.settle(hop.lease, {"requests": 1.0, "tokens": tokens, "usd": usd})
-
-    def _cost(self, hop: Hop, usage: Usage) -> float:
-        price = hop.card.price_or_free()
-        if price is None or hop.answer is not None:
-            return 0.0
-        return price.usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
-
-    def _cost_of_failure(self, hop: Hop, error: GatewayError | None) -> float:
-        """What a failed attempt was billed: by its own usage when it came, else as far as the stream had come."""
-        if isinstance(error, BadReply) and error.reply is not None:
-            return error.reply.usage.cost_usd or self._cost(hop, error.reply.usage)
-        if hop.delivered:
-            tokens = sum(len(delta.data) for delta in hop.delivered) // BYTES_PER_TOKEN
-            return self._cost(hop, Usage(input_tokens=self.ask.input_tokens, output_tokens=tokens))
-        return 0.0
+        try:
+            return await reserve(self._house, hop, self.ask)
+        except GatewayError as error:
+            self._over(type(error).__name__, None)
+            raise
 
     def _as_ours(self, hop: Hop, error: BaseException) -> GatewayError | None:
-        """The error as one of the tree; None for what must pass through untouched."""
+        """The error as one of the tree, and this caller's own; None for what must pass through untouched."""
         name = hop.card.name
-        if isinstance(error, GatewayError):
-            if isinstance(error, ServiceError) and not error.model:
-                error.model = name
-            return error
+        if isinstance(error, ServiceError):
+            # A copy: a service may raise one and the same instance to many callers, and it gathers facts from here on.
+            known = copy.copy(error).with_traceback(error.__traceback__)
+            known.__cause__, known.model = error.__cause__, error.model or name
+            return known
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if cancellations() > hop.cancels:
                 return None
-        elif not isinstance(error, Exception):
+        elif not isinstance(error, (Exception, SystemExit)):
             return None
-        kind = type(error).__name__
-        return ServiceCrashed(f"model {name!r} raised {kind}", model=name, cause=kind)
+        if isinstance(error, Closed) and self._house.registry.closed:
+            return error
+        what = error.message if isinstance(error, GatewayError) else f"model {name!r} raised {told(error)}"
+        crash = ServiceCrashed(what, model=name, cause=type(error).__name__)
+        crash.__cause__ = error
+        return crash
 
     def _over(self, kind: str, hop: Hop | None) -> None:
         if self._house.watched:
-            took = self._house.clock.monotonic() - self._began
             total = sum(attempt.cost_usd for attempt in self._attempts)
-            self._tell("request", hop, took, usage=Usage(cost_usd=total), error=kind)
+            self._tell("request", hop, self.clock.monotonic() - self._began, usage=Usage(cost_usd=total), error=kind)
 
     def _tell(
-        self, kind: Any, hop: Hop | None, seconds: float, *, usage: Usage, response: Response | None = None, error: str = ""
+        self,
+        kind: Literal["request", "attempt"],
+        hop: Hop | None,
+        seconds: float,
+        *,
+        usage: Usage,
+        response: Response | None = None,
+        error: str = "",
     ) -> None:
         request, meta = self.request, self.request.meta
         card = hop.card if hop is not None else None
         self._house.emit(
             Event(
                 kind=kind,
-                at=self._house.clock.now(),
+                at=self.clock.now(),
                 seconds=seconds,
                 request_id=self.id,
                 task=request.task,
@@ -364,13 +366,7 @@ class Call:
         )
 
 
-T = TypeVar("T")
-
-
-def stamped(record: T, **facts: Any) -> T:
-    """A copy of a frozen record with facts filled in: `dataclasses.replace` without checking everything again."""
-    if hasattr(type(record), "__slots__"):  # a third party's own choice
-        return cast("T", replace(cast("Any", record), **facts))
-    new = object.__new__(type(record))
-    vars(new).update(vars(record), **facts)
-    return new
+def cancellations() -> int:
+    """How often the running task has been cancelled: a CancelledError without a new one is the service's own."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gateway.errors import ConfigError, InvalidRequest
 
 if TYPE_CHECKING:
-    from gateway.tasks import Request
+    from gateway.request import Request
 
 Place = Literal["process", "host", "private", "hosted"]
 """Where a model runs: this process, this machine, the caller's own network, or somebody else's."""

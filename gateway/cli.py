@@ -6,6 +6,7 @@ The commands are in cli_commands.py; typer and rich come with the extra [cli] an
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,10 +18,20 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
+
+        code = run_program(sys.argv[1:] if args is None else list(args))
     except ImportError as error:
+        if error.name not in ("rich", "typer"):
+            raise
         print(f"error: the gateway program needs {error.name}: pip install 'gateway-sdk[cli]'", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run_program(sys.argv[1:] if args is None else list(args)))
+        code = 2
+    except KeyboardInterrupt:  # before there was anything to interrupt: while modules were being imported
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        # At once: an exit of Python's own would first wait for threads, one of which may be loading a model.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_program(args: Sequence[str]) -> int:

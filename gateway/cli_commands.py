@@ -43,8 +43,8 @@ from gateway.errors import (
 )
 from gateway.gateway import ModelStatus
 from gateway.plugins import GROUP, PluginInfo
+from gateway.request import Meta, Request, Response
 from gateway.sync import Gateway
-from gateway.tasks import Meta, Request, Response
 from gateway.wire import to_wire
 
 # What to do about an error of `check`, where its own message says only what is wrong.
@@ -268,12 +268,11 @@ def _streamed(gateway: Gateway, request: Request[Any], need: Need, meta: Meta, b
 
 def plugins(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List what is installed, what each plugin provides, and what is wrong with it."""
-    failure: GatewayError | None = None
     infos = [_unloaded(point) for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
+    setup, failure = Setup.of(ctx), None
     try:
-        found = Setup.of(ctx).listed()
-        infos = found.infos
-        plugin_commands(found)
+        found = setup.listed()
+        infos, failure = found.infos, setup.clash(found)
     except ConfigError as error:
         failure = error
     if as_json:
@@ -294,6 +293,8 @@ def _unloaded(point: Any) -> PluginInfo:
 
 def _plugin_row(info: PluginInfo) -> list[str]:
     hooks = ", ".join(hook.removeprefix("gateway_") for hook in info.hooks)
+    if not hooks and info.loaded:
+        hooks = "none: it provides nothing"
     load = f"{info.load_s * 1000:.0f}" if info.load_s else ""
     return [info.name, info.distribution, info.version, "yes" if info.enabled else "no", hooks, load, str(info.error or "")]
 
@@ -354,5 +355,5 @@ def config(
     for name, meaning in (("plugins", "every one installed"), ("transforms", "every one installed, by name")):
         if table[name] is None:
             print(f"# {name}: {meaning}")
-    print(to_toml({name: value for name, value in table.items() if value != []}), end="")
+    print(to_toml({name: value for name, value in table.items() if value or name not in ("limit", "plugin")}), end="")
     return None

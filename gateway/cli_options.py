@@ -18,7 +18,8 @@ import typer
 from gateway.card import Need
 from gateway.errors import InvalidRequest
 from gateway.parts import Audio, Image
-from gateway.tasks import Chat, Meta, Request
+from gateway.request import Meta, Request
+from gateway.tasks import Chat
 from gateway.wire import from_wire, tasks
 
 NEED = "What the model must be"
@@ -182,7 +183,8 @@ def request_of(task: str, text: str | None, given: Given) -> Request[Any]:
             raise InvalidRequest(f"the task {task!r} has no field {name!r}; it has: {', '.join(names)}", field=name)
     if issubclass(kind, Chat):
         if "messages" not in body:
-            user = [{"type": "text", "text": read_input(text)}, *given.media]
+            said = read_input(text, may_be_empty=bool(given.media))
+            user = [*([{"type": "text", "text": said}] if said else ()), *given.media]
             system = [{"role": "system", "parts": [{"type": "text", "text": given.system}]}] if given.system else []
             body["messages"] = [*system, {"role": "user", "parts": user}]
     else:
@@ -217,22 +219,25 @@ def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, give
         body[name] = media_part(Path(text), hint)
     elif get_origin(hint) in (tuple, list):
         # One text a line, so that as many answers come out as lines went in.
-        body[name] = [text] if text is not None and text != "-" else read_input(text).splitlines()
+        typed = read_input(text)
+        body[name] = [typed] if typed == text else typed.splitlines()
     else:
         value = read_input(text)
         body[name] = value if hint is str else _json_or_text(value)
 
 
-def read_input(text: str | None) -> str:
+def read_input(text: str | None, *, may_be_empty: bool = False) -> str:
     """The input as typed, or from standard input when it is absent or "-"."""
-    if text is not None and text != "-":
-        return text
-    if sys.stdin is None or (text is None and sys.stdin.isatty()):
-        raise InvalidRequest("give the input after the task, or pipe it in", field="input")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError:
-        raise InvalidRequest("standard input is not UTF-8 text", field="input") from None
+    if text is None or text == "-":
+        if sys.stdin is None or (text is None and sys.stdin.isatty()):
+            raise InvalidRequest("give the input after the task, or pipe it in", field="input")
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError:
+            raise InvalidRequest("standard input is not UTF-8 text", field="input") from None
+    if not may_be_empty and not text.strip():
+        raise InvalidRequest("the input is empty", field="input")
+    return text
 
 
 def media_part(path: Path, kind: type[Image] | type[Audio]) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,15 @@ from typing import Any
 import typer
 
 from gateway.cli_show import Bars
-from gateway.config import GatewayConfig, load_config
-from gateway.errors import PluginError
+from gateway.config import GatewayConfig, load_config, located
+from gateway.errors import ConfigError, PluginError
+from gateway.gateway import AsyncGateway
 from gateway.hookspecs import Command
-from gateway.plugins import Plugins, load_plugins
+from gateway.plugins import Plugins, load, load_plugins
 from gateway.sync import Gateway
 
+INTERRUPT_S = 1.0
+"""How long closing may take once the user has pressed Ctrl-C."""
 BUILT_IN = ("models", "explain", "run", "plugins", "check", "config")
 
 
@@ -42,13 +49,44 @@ class Setup:
 
     def listed(self) -> Plugins:
         """What the plugins provide, without those that are broken: for listing, not for serving."""
-        return load_plugins(self.config, on_error=lambda info: None)
+        try:
+            found = load_plugins(self.config, on_error=lambda info: None)
+        except ConfigError as error:
+            raise located(error, self.path) from error.__cause__
+        for info in found.infos:
+            if isinstance(info.error, ConfigError):
+                info.error = located(info.error, self.path)
+        return found
 
-    def open(self, bars: Bars) -> Gateway:
-        """A gateway of it all. A broken plugin is an error here."""
-        plugins = load_plugins(self.config)
+    def clash(self, found: Plugins) -> ConfigError | None:
+        """Why what was listed could not serve together: two things of one name, a transform that nobody provides."""
+        broken = any(info.error is not None for info in found.infos)
+        try:
+            plugin_commands(found)
+            # What a broken plugin would have provided is not missing: its own error says more.
+            AsyncGateway(config=replace(self.config, transforms=None) if broken else self.config, plugins=found)
+        except ConfigError as error:
+            return located(error, self.path)
+        return None
+
+    @contextmanager
+    def open(self, bars: Bars) -> Iterator[Gateway]:
+        """A gateway of it all, closed at the end. A broken plugin is an error here."""
+        config, plugins = load(self.path)
         plugin_commands(plugins)
-        return Gateway(config=self.config, plugins=plugins, progress=bars)
+        gateway = Gateway(config=config, plugins=plugins, progress=bars)
+        try:
+            yield gateway
+        except KeyboardInterrupt:
+            # A model that is still loading would be waited for: the program is about to end, and takes it along.
+            closing = threading.Thread(target=gateway.close, daemon=True)
+            closing.start()
+            closing.join(INTERRUPT_S)
+            raise
+        except BaseException:
+            gateway.close()
+            raise
+        gateway.close()
 
 
 def plugin_commands(plugins: Plugins) -> dict[str, Command]:

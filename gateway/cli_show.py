@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 from gateway.decision import Candidate, Decision
 from gateway.errors import GatewayError
 from gateway.parts import Audio, Image, ToolCall
-from gateway.tasks import ChatResponse, EmbedResponse, Response
+from gateway.request import Response
+from gateway.tasks import ChatResponse, EmbedResponse
 from gateway.wire import to_wire
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# For the JSON Schema alone: what is checked here refuses unknown keys of every type, see `_checked`.
 STRICT: Mapping[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 # pydantic is imported when there is something to check, not with gateway: these two tell it what fits.
@@ -58,6 +59,8 @@ class PolicyConfig:
     """USD per second waited."""
     failure: Amount = 0.01
     """USD that a failed attempt costs."""
+    local_data_classes: list[str] = field(default_factory=list)
+    """Requests with one of these data classes, as the caller says or a transform finds, stay on local models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ class GatewayConfig:
     """Seed of the gateway's source of chance."""
     events: str | None = None
     """A file to append events to, as JSON lines."""
-    policy: PolicyConfig = PolicyConfig()
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     limit: list[LimitConfig] = field(default_factory=list)
     """What may be used at most; a request must fit all of them."""
     plugin: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -104,21 +107,31 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast("Any", kind))
 
 
+def _checked(kind: type[T], value: Any) -> T:
+    """`value` as a `kind`, or pydantic's ValidationError.
+
+    A key that no field takes is refused at every depth, whatever a type says of extra keys: a mistyped option must never
+    be turned off in silence.
+    """
+    checked: T = _adapter(cast("Hashable", kind)).validate_python(value, extra="forbid")
+    return checked
+
+
 def parse_config(kind: type[T], value: Any, where: str) -> T:
     """`value` as a `kind` (a dataclass, a pydantic model, ...). ConfigError names every wrong key below `where`.
 
-    A plugin checks its own section with it: ``parse_config(MyConfig, config, "plugin.mine")``.
+    A plugin checks its own section with it: ``parse_config(MyConfig, config, "plugin.mine")``. Unknown keys are wrong at
+    every depth; a table that may hold any key is a field of type ``dict[str, Any]``.
     """
     if not value and is_dataclass(kind):  # nothing to check: spare every app without a configuration pydantic's import
-        with contextlib.suppress(TypeError):  # a field without a default: pydantic names it
+        with contextlib.suppress(TypeError, ValueError):  # a field without a default, or a refused one: pydantic names it
             return cast("T", kind())
     from pydantic import ValidationError
 
     try:
-        parsed: T = _adapter(cast("Hashable", kind)).validate_python(value)
+        return _checked(kind, value)
     except ValidationError as error:
         raise ConfigError("; ".join(_problems(error, where))) from None
-    return parsed
 
 
 def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
@@ -141,21 +154,21 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is not TOML: {_at(str(error), text)}") from None
     try:
-        config: GatewayConfig = _adapter(GatewayConfig).validate_python(table)
+        return _checked(GatewayConfig, table)
     except ValidationError as error:
-        line = _line_of(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"], text)
-        where = f"{str(path)!r}, line {line}" if line else repr(str(path))
-        raise ConfigError(f"{where}: {'; '.join(_problems(error, ''))}") from None
-    return config
+        raise ConfigError(_with_lines(_problems(error, ""), path, text)) from None
 
 
 def located(error: ConfigError, source: object) -> ConfigError:
-    """A plugin's complaint about its section, with the file and line where the key is written."""
+    """A plugin's complaint about its section, with the file, and the line where each wrong key is written."""
     if not isinstance(source, (str, Path)) or isinstance(error, PluginError):
         return error
-    key = error.message.partition(":")[0]
-    line = _line_of(tuple(key.split(".")), Path(source).read_text(encoding="utf-8"))
-    return ConfigError(f"{str(source)!r}, line {line}: {error.message}") if line else error
+    text = Path(source).read_text(encoding="utf-8")
+    section = re.match(r"plugin\.[\w-]+", error.message)
+    if section is None and _line_of_key(error.message, text) is None:
+        return error  # about something else than the file
+    problems = re.split(rf"; (?={re.escape(section[0])}[.:])", error.message) if section else [error.message]
+    return ConfigError(_with_lines(problems, Path(source), text))
 
 
 def config_schema() -> dict[str, Any]:
@@ -168,9 +181,21 @@ def _problems(error: ValidationError, where: str) -> list[str]:
     out = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(step) for step in (where, *problem["loc"]) if step != "")
-        message = "unknown key" if problem["type"] == "unexpected_keyword_argument" else problem["msg"]
+        unknown = problem["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+        message = "unknown key" if unknown else re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
         out.append(f"{key or 'configuration'}: {message}")
     return out
+
+
+def _with_lines(problems: list[str], path: Path, text: str) -> str:
+    """The problems as one message that names the file, and each problem's line where it can be told, from top to bottom."""
+    found = sorted(((_line_of_key(problem, text) or 0, problem) for problem in problems), key=lambda one: (not one[0], one[0]))
+    told = [f"line {line}: {problem}" if line else problem for line, problem in found]
+    return f"{str(path)!r}{', ' if found[0][0] else ': '}{'; '.join(told)}"
+
+
+def _line_of_key(problem: str, text: str) -> int | None:
+    return _line_of(tuple(problem.partition(":")[0].split(".")), text)
 
 
 def _at(message: str, text: str) -> str:

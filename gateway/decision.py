@@ -13,16 +13,16 @@ from typing import Any
 class Veto:
     """A refusal by one rule: what was seen and what was allowed, in words that a user can act on.
 
-    `policy` is filled in by the gateway with the name of the policy that refused.
+    `allowed` is empty where `seen` says it all. `policy` is filled in by the gateway with the name of the policy that refused.
     """
 
     rule: str
     seen: str
-    allowed: str
+    allowed: str = ""
     policy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.seen} (allowed: {self.allowed})"
+        return f"{self.rule}: {self.seen} (allowed: {self.allowed})" if self.allowed else f"{self.rule}: {self.seen}"
 
 
 @dataclass(slots=True)  # not frozen: dozens are made for each request, and freezing doubles the cost of making one

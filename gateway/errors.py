@@ -24,7 +24,8 @@
     │   ├── ContentFiltered      the model's provider refuses this content
     │   ├── Rejected             the model's provider calls the request invalid
     │   ├── BadReply             the reply breaks the contract or does not fit the asked-for shape
-    │   └── ServiceCrashed       the service raised something that is not a GatewayError
+    │   ├── ServiceCrashed       the service raised something that is no ServiceError
+    │   └── TransformFailed      a transform raised on the way to this model or back
     ├── AllModelsFailed          several models were asked, and each failed: `attempts` lists them
     ├── WeightsError             weights cannot be read, or are not what they claim to be
     ├── KeyNotMine               a key provider was asked for a key that is another's: the next one is tried
@@ -37,13 +38,14 @@ Errors pickle, and `gateway.wire` gives each a JSON form.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from gateway.card import ModelCard
     from gateway.decision import Decision
-    from gateway.tasks import Request, Response
+    from gateway.request import Request, Response
     from gateway.trace import Attempt
 
 
@@ -233,9 +235,17 @@ class BadReply(ServiceError):
 
 @dataclass(eq=False, repr=False)
 class ServiceCrashed(ServiceError):
-    """The service raised an exception of its own: `cause` is its type; the exception itself is `__cause__`."""
+    """The service raised something that is no ServiceError: `cause` is its type; the exception itself is `__cause__`."""
 
     cause: str = ""
+
+
+@dataclass(eq=False, repr=False)
+class TransformFailed(ServiceError):
+    """A transform raised, on the way to this model or back: no fault of the model's. `transform` is its name."""
+
+    fallbackable_by_default: ClassVar[bool] = False
+    transform: str = ""
 
 
 @dataclass(eq=False, repr=False)
@@ -255,3 +265,10 @@ class KeyNotMine(GatewayError):
 
 class Closed(GatewayError):
     """The gateway has been closed, or the event loop that it belongs to is gone."""
+
+
+def told(error: BaseException) -> str:
+    """An exception by type and place, such as ``KeyError at plugin.py:12``. Its message is left out: it may hold anything."""
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" at {where[-1].filename.rpartition('/')[2]}:{where[-1].lineno}" if where else ""
+    return f"{type(error).__name__}{place}"

@@ -1,35 +1,36 @@
-"""AsyncGateway: decide, rewrite, call, restore, fall back. Read `run`, then `Stream`, then call.py."""
+"""AsyncGateway: decide, rewrite, call, restore, fall back. Read `run`, then call.py, then stream.py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from gateway.call import Call
 from gateway.card import ANYTHING, ModelCard, Need
 from gateway.clock import Clock, SystemClock, seeded
 from gateway.config import GatewayConfig
 from gateway.decision import Decision
-from gateway.errors import BadReply, Closed, ConfigError, GatewayError, InvalidRequest, PluginError, ServiceCrashed
+from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, PluginError, ServiceCrashed, told
 from gateway.events import Event, Observer
-from gateway.hop import Hop, House
+from gateway.hop import House
 from gateway.keys import EnvKey, FileKey, Keys
 from gateway.live import State
 from gateway.otel import JsonLines
-from gateway.parts import Delta, Restart
 from gateway.plugins import Plugins, load
 from gateway.policies import builtin_policies
 from gateway.registry import DESCRIBE_LIMIT_S, Entry, Registry
+from gateway.request import Meta, Request, Response
 from gateway.routing import Policy, Router
 from gateway.service import ModelService, Progress, Resources, no_progress
 from gateway.state import MemoryState, StateStore
-from gateway.tasks import Chat, ChatResponse, Meta, Request, Response
+from gateway.stream import Stream
+from gateway.tasks import Chat, ChatResponse
 from gateway.transform import Transform
 from gateway.weights import FileStore
 
@@ -88,20 +89,15 @@ class AsyncGateway:
         if config.events is not None:
             self._observers.append(JsonLines(config.events))
         chosen, notes = _transforms(app.named("transforms"), config)
-        resources = Resources(
-            stores=app.named("stores"),
-            keys=Keys(app.named("keys")),
-            clock=clock,
-            random=random,
-            run=self.run,
-            progress=progress,
-        )
+        stores, keys = app.named("stores"), Keys(app.named("keys"))
+        lent = partial(Resources, stores=stores, keys=keys, clock=clock, random=random, progress=progress)
+        self._resources = lent(run=self.run)
         rules = {policy.name: policy for policy in builtin_policies(config.policy)} | app.named("policies")
         self._house = House(
-            registry=Registry(app.models, resources=resources, clock=clock, emit=self._emit),
+            registry=Registry(app.models, resources=self._resources, clock=clock, emit=self._emit),
             router=Router(rules.values(), random=random, notes=notes),
             transforms=chosen,
-            resources=resources,
+            resources=lent(run=self._inside),
             state=_state(plugins, clock),
             limits=config.limit,
             clock=clock,
@@ -127,16 +123,20 @@ class AsyncGateway:
 
         Raises NoEligibleModel, BudgetExceeded, DeadlineExceeded, a ServiceError, or AllModelsFailed.
         """
-        call = self._call(request, need, meta, streamed=False)
+        return await self._answer(self._call(request, need, meta))  # type: ignore[no-any-return]  # `accept` checked it
+
+    async def _answer(self, call: Call) -> Any:
         deadline_s = call.request.meta.deadline_s
         if deadline_s is None:
-            return await self._run(call)  # type: ignore[no-any-return]  # `accept` has checked it
+            return await self._run(call)
         scope = asyncio.timeout(deadline_s)
         try:
             async with scope:
-                return await self._run(call)  # type: ignore[no-any-return]
+                return await self._run(call)
         except TimeoutError:
-            raise call.late() from None
+            if scope.expired():
+                raise call.late() from None
+            raise
 
     async def _run(self, call: Call) -> Any:
         await call.open()
@@ -144,11 +144,14 @@ class AsyncGateway:
             hop = await call.next()
             try:
                 raw = hop.answer if hop.answer is not None else await hop.entry.service.run(hop.request)
-                response = call.accept(hop, raw)
+                return await call.succeed(hop, call.accept(hop, raw))
             except BaseException as error:
                 await call.fail(hop, error)
-            else:
-                return await call.succeed(hop, response)
+
+    async def _inside(self, request: Request[Any], need: Need) -> Response:
+        """What a transform's resources run: without transforms, and on this machine only."""
+        answer: Response = await self._answer(self._call(request, need, None, inside=True))
+        return answer
 
     def stream(self, request: Request[R], need: Need | None = None, *, meta: Meta | None = None) -> Stream[R]:
         """The answer as it comes: ``async with gw.stream(...) as s: async for delta in s: ...``; then `s.response`."""
@@ -159,10 +162,13 @@ class AsyncGateway:
         return await self.run(Chat.ask(text, **options), need, meta=meta)
 
     async def explain(self, request: Request[Any], need: Need | None = None, *, meta: Meta | None = None) -> Decision:
-        """How this request would be routed now: a table of every model, its scores, and why it was refused. Asks nobody."""
-        call = self._call(request, need, meta, streamed=False)
+        """How this request would be routed now: a table of every model, its scores, and why it was refused.
+
+        No model is asked, but by a transform that needs one to inspect the request; limits are not looked at.
+        """
+        call = self._call(request, need, meta)
         await call.open()
-        return await call.decide()
+        return await call.decide(dry=True)
 
     async def models(self) -> list[ModelStatus]:
         """Every model by name, described."""
@@ -194,12 +200,12 @@ class AsyncGateway:
                 return entry.error or Closed("the gateway was closed meanwhile")
             try:
                 async with asyncio.timeout(DESCRIBE_LIMIT_S):
-                    return await entry.service.check(self._house.resources)
+                    return await entry.service.check(self._resources)
             except GatewayError as error:
                 return error
             except Exception as error:
-                kind = type(error).__name__  # its message may hold anything
-                return ServiceCrashed(f"model {entry.name!r} raised {kind} in check", model=entry.name, cause=kind)
+                kind = type(error).__name__
+                return ServiceCrashed(f"model {entry.name!r} raised {told(error)} in check", model=entry.name, cause=kind)
 
         self._check_loop()
         entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)
@@ -207,8 +213,6 @@ class AsyncGateway:
 
     async def aclose(self) -> None:
         """Close every service. Calls under way fail with Closed or their own error; closing twice is harmless."""
-        if self._closed:
-            return
         self._closed = True
         try:
             await self._house.registry.aclose()
@@ -224,7 +228,9 @@ class AsyncGateway:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         await self.aclose()
 
-    def _call(self, request: Request[Any], need: Need | None, meta: Meta | None, *, streamed: bool) -> Call:
+    def _call(
+        self, request: Request[Any], need: Need | None, meta: Meta | None, *, streamed: bool = False, inside: bool = False
+    ) -> Call:
         self._check_loop()
         if not isinstance(request, Request):
             kind = type(request).__name__
@@ -233,7 +239,9 @@ class AsyncGateway:
             raise InvalidRequest(f"need is a {type(need).__name__}, not a Need", field="need")
         if meta is not None:
             request = request.with_meta(meta)
-        return Call(self._house, request, need or ANYTHING, streamed=streamed)
+        if not isinstance(request.meta, Meta):
+            raise InvalidRequest(f"meta is a {type(request.meta).__name__}, not a Meta", field="meta")
+        return Call(self._house, request, need or ANYTHING, streamed=streamed, inside=inside)
 
     def _check_loop(self) -> None:
         if self._closed:
@@ -248,123 +256,9 @@ class AsyncGateway:
         for observer in self._observers:
             try:
                 observer.on_event(event)
-            except Exception as error:
-                # What is raised may quote anything: only its type is logged.
-                log.error("observer %r raised %s", observer.name, type(error).__name__)
-
-
-class Stream(Generic[R]):
-    """A streamed answer: an async iterator of deltas, and after its end `response`. Always open it with ``async with``."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._response: R | None = None
-        source = self._deltas()
-        deadline_s = call.request.meta.deadline_s
-        self._source = source if deadline_s is None else self._timed(source, deadline_s)
-
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        return self._source
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Stop, and free everything that the answer held: the service's slot, socket or thread."""
-        await self._source.aclose()
-
-    @property
-    def response(self) -> R:
-        """The whole response, once the stream has ended. RuntimeError before that."""
-        if self._response is None:
-            raise RuntimeError("the stream has not ended: iterate to its end first, or await result()")
-        return self._response
-
-    async def result(self) -> R:
-        """Read the stream to its end and give the whole response."""
-        async for _ in self._source:
-            pass
-        return self.response
-
-    async def _deltas(self) -> AsyncGenerator[Delta, None]:
-        call = self._call
-        await call.open()
-        while self._response is None:
-            hop = await call.next()
-            try:
-                async with aclosing(self._of_hop(hop)) as deltas:
-                    async for delta in deltas:
-                        yield delta
-            except BaseException as error:
-                await call.fail(hop, error)
-
-    async def _of_hop(self, hop: Hop) -> AsyncGenerator[Delta, None]:
-        call, response, clock = self._call, None, self._call.clock
-        delivered = hop.delivered
-        async with aclosing(_events(hop)) as events:
-            async for event in events:
-                if response is not None:
-                    raise BadReply(f"model {hop.card.name!r} sent more after its final response", model=hop.card.name)
-                if isinstance(event, Delta):
-                    if hop.first_token_s is None:
-                        hop.first_token_s = clock.monotonic() - hop.began
-                    if not hop.rewrites:
-                        delivered.append(event)
-                        yield event
-                        continue
-                    for out in hop.feed(event):
-                        delivered.append(out)
-                        yield out
-                elif isinstance(event, Restart):
-                    if delivered:
-                        raise BadReply(f"model {hop.card.name!r} began again in mid-stream", model=hop.card.name)
-                elif isinstance(event, Response):
-                    response = event
-                else:
-                    kind = type(event).__name__
-                    raise BadReply(f"model {hop.card.name!r} streamed a {kind}", model=hop.card.name)
-        if response is None:
-            raise BadReply(f"the stream of {hop.card.name!r} ended without a response", model=hop.card.name)
-        for out in hop.flush():
-            delivered.append(out)
-            yield out
-        self._response = await call.succeed(hop, call.accept(hop, response))  # type: ignore[assignment]
-
-    async def _timed(self, source: AsyncGenerator[Delta, None], deadline_s: float) -> AsyncGenerator[Delta, None]:
-        # The limit is set anew around each step: no cancel scope may span a yield (PEP 789).
-        end = asyncio.get_running_loop().time() + deadline_s
-        async with aclosing(source):
-            while True:
-                try:
-                    async with asyncio.timeout_at(end):
-                        delta = await anext(source)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    raise self._call.late() from None
-                yield delta
-
-
-def _events(hop: Hop) -> AsyncGenerator[Delta | Restart | Response, None]:
-    """What the hop's service streams, or a transform's own answer in the same form."""
-    if hop.answer is not None:
-        return _whole(hop.answer)
-    events: Any = hop.entry.service.stream(hop.request)
-    return events if hasattr(events, "aclose") else _closable(events)
-
-
-async def _whole(response: Response) -> AsyncGenerator[Delta | Restart | Response, None]:
-    for delta in response.deltas():
-        yield delta
-    yield response
-
-
-async def _closable(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    async for event in events:
-        yield event
+            except (Exception, asyncio.CancelledError) as error:
+                # What is raised may quote anything: only its type and place are logged.
+                log.error("observer %r raised %s", observer.name, told(error))
 
 
 def _transforms(installed: Mapping[str, Transform], config: GatewayConfig) -> tuple[list[Transform], tuple[str, ...]]:

@@ -9,14 +9,15 @@ from typing import Any
 from gateway.card import ModelCard
 from gateway.clock import Clock
 from gateway.config import LimitConfig
+from gateway.errors import TransformFailed, told
 from gateway.events import Event
 from gateway.live import Live
 from gateway.parts import Delta
 from gateway.registry import Entry, Registry
+from gateway.request import Request, Response
 from gateway.routing import Router
 from gateway.service import Resources
 from gateway.state import Lease, StateStore
-from gateway.tasks import Request, Response
 from gateway.transform import Rewrite, Transform
 
 
@@ -28,6 +29,7 @@ class House:
     router: Router
     transforms: Sequence[Transform]
     resources: Resources
+    """What a transform may use: other models too, but without transforms, and none that is not local."""
     state: StateStore
     limits: Sequence[LimitConfig]
     clock: Clock
@@ -44,26 +46,54 @@ class Hop:
     card: ModelCard
     live: Live
     request: Request[Any]
-    rewrites: list[Rewrite] = field(default_factory=list)
+    cancels: int = 0
+    """How often the task had been cancelled when this began: a higher count later is the caller's own doing."""
+    rewrites: list[tuple[str, Rewrite]] = field(default_factory=list)
+    """With the name of each one's transform."""
     answer: Response | None = None
     """A transform's own answer: the model is then not asked."""
     lease: Lease | None = None
+    taken: bool = False
+    """It counts as in flight."""
+    settled: bool = False
+    """What it took has been given back."""
     began: float = 0.0
+    idle_s: float = 0.0
+    """How long the reader of the stream kept the model waiting: no part of its latency."""
     first_token_s: float | None = None
     delivered: list[Delta] = field(default_factory=list)
-    open: bool = True
 
     def feed(self, delta: Delta) -> Iterable[Delta]:
         """A delta of the model, through the rewrites in reverse order."""
         deltas: Iterable[Delta] = (delta,)
-        for rewrite in reversed(self.rewrites):
-            deltas = [out for one in deltas for out in rewrite.feed(one)]
+        for name, rewrite in reversed(self.rewrites):
+            try:
+                deltas = [out for one in deltas for out in rewrite.feed(one)]
+            except Exception as error:
+                raise self.broken(name, error) from error
         return deltas
 
     def flush(self) -> Iterable[Delta]:
         """What the rewrites still held back at the end of the stream."""
         held: list[Delta] = []
-        for rewrite in reversed(self.rewrites):
-            held = [out for one in held for out in rewrite.feed(one)]
-            held.extend(rewrite.flush())
+        for name, rewrite in reversed(self.rewrites):
+            try:
+                held = [out for one in held for out in rewrite.feed(one)]
+                held.extend(rewrite.flush())
+            except Exception as error:
+                raise self.broken(name, error) from error
         return held
+
+    def incoming(self, response: Response) -> Response:
+        """The model's whole response, through the rewrites in reverse order."""
+        for name, rewrite in reversed(self.rewrites):
+            try:
+                response = rewrite.incoming(response)
+            except Exception as error:
+                raise self.broken(name, error) from error
+        return response
+
+    def broken(self, transform: str, error: Exception, *, fallbackable: bool | None = None) -> TransformFailed:
+        """The error for a transform that raised; a reply that cannot be restored cannot be used, nor asked for again."""
+        message = f"transform {transform!r} raised {told(error)}"
+        return TransformFailed(message, model=self.card.name, transform=transform, fallbackable=fallbackable)

@@ -78,7 +78,7 @@ class Live:
         """The chance, in (0, 1], that a request now succeeds; `now` is the clock's monotonic reading."""
         if not self._failures:
             return 1.0
-        faded = self._failures * 0.5 ** ((now - self._failed_at) / FAILURE_HALF_LIFE_S)
+        faded = self._failures * 0.5 ** (max(0.0, now - self._failed_at) / FAILURE_HALF_LIFE_S)
         return float(1.0 / (1.0 + faded))
 
     def succeeded(self, task: str, seconds: float, first_token_s: float | None, output_tokens: int) -> None:
@@ -99,6 +99,6 @@ class Live:
 
     def failed(self, now: float) -> None:
         """Learn from a failure that was the service's own."""
-        faded = self._failures * 0.5 ** ((now - self._failed_at) / FAILURE_HALF_LIFE_S)
+        faded = self._failures * 0.5 ** (max(0.0, now - self._failed_at) / FAILURE_HALF_LIFE_S)
         self._failures = faded + 1.0
         self._failed_at = now

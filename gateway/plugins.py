@@ -6,8 +6,7 @@ Skipping a broken plugin would be worse than stopping: without its scrubber an a
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,11 @@ import pluggy
 
 from gateway import hookspecs
 from gateway.config import GatewayConfig, load_config, located
-from gateway.errors import ConfigError, GatewayError, PluginError
+from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.events import Observer
 from gateway.hookspecs import API_VERSION, Command
 from gateway.keys import KeyProvider
+from gateway.registry import whose
 from gateway.routing import Policy
 from gateway.service import ModelService
 from gateway.state import StateStore
@@ -55,6 +55,11 @@ class PluginInfo:
     load_s: float = 0.0
     enabled: bool = True
     error: GatewayError | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """True when it was allowed, and nothing went wrong."""
+        return self.enabled and self.error is None and self.load_s > 0
 
     def fail(self, what: str, cause: BaseException | None = None) -> PluginError:
         """The error that names this plugin and says how to do without it."""
@@ -133,16 +138,9 @@ def load_plugins(config: GatewayConfig, *, on_error: Callable[[PluginInfo], None
     return plugins
 
 
-def whose(plugin: str) -> str:
-    """Who provides something, in words; plugins are quoted, the app and gateway itself are not."""
-    return plugin if plugin in ("the app", "gateway") else f"plugin {plugin!r}"
-
-
 def _told(error: Exception) -> str:
     """An exception by type and place. Its message may quote a secret of the configuration, except an import's own."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    told = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
-    return f"{told} ({error})" if isinstance(error, ImportError) else told
+    return f"{told(error)} ({error})" if isinstance(error, ImportError) else told(error)
 
 
 def _info(point: EntryPoint) -> PluginInfo:
@@ -180,6 +178,13 @@ def _register(pm: pluggy.PluginManager, info: PluginInfo, point: EntryPoint) -> 
     info.hooks = tuple(sorted(caller.name for caller in pm.get_hookcallers(plugin) or ()))
     if unknown := [name for name in info.hooks if name not in known]:
         raise info.fail(f"has a hook {unknown[0]!r} that does not exist; there are: {', '.join(sorted(known))}")
+    if bare := [name for name in sorted(known.difference(info.hooks)) if callable(getattr(plugin, name, None))]:
+        raise info.fail(f"has {bare[0]!r} without @hookimpl, so that nobody would call it: put @hookimpl above it")
+
+
+def _is_several(given: object, kind: Any) -> bool:
+    """True for a list, a tuple, a generator, ... of things; False for one thing, None, or something else altogether."""
+    return isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)) and not isinstance(given, kind)
 
 
 def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, plugins: Plugins) -> None:
@@ -190,11 +195,17 @@ def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, 
         # Called here, not through pluggy's loop, which would drop a None: that is a forgotten `return`.
         [own] = [one for one in getattr(pm.hook, hook).get_hookimpls() if one.plugin_name == info.name]
         try:
-            things = list(own.function(*(section for _ in own.argnames)))
+            given = own.function(*(section for _ in own.argnames))
+            things = list(given) if _is_several(given, kind) else None
         except ConfigError:
             raise
         except Exception as error:
             raise info.fail(f"failed in {hook}: {_told(error)}", error) from error
+        if things is None:
+            if isinstance(given, Coroutine):
+                given.close()
+            what_given = "nothing" if given is None else f"a {type(given).__name__}"
+            raise info.fail(f"gave {what_given} from {hook}, not a list of {kind.__name__}")
         for thing in things:
             if not isinstance(thing, kind):
                 raise info.fail(f"gave a {type(thing).__name__} from {hook}, not a {kind.__name__}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.card import ModelCard, Price, matches
 from gateway.config import PolicyConfig
 from gateway.decision import Score, Veto
@@ -39,13 +41,16 @@ class TaskPolicy(Policy):
 
 
 class PlacePolicy(Policy):
-    """Only models where the need allows, and only local ones when nothing may leave this machine."""
+    """Only models where the need allows, and only local ones for the data classes that must stay on this machine."""
 
     name = "place"
 
+    def __init__(self, local_data_classes: Iterable[str] = ()) -> None:
+        self._kept = frozenset(local_data_classes)
+
     def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
-        if shape.local_only and not card.local:
-            return Veto("inspection", f"{card.place}; {shape.local_only}", "process, host")
+        if not card.local and (kept := shape.data_classes & self._kept):
+            return Veto("local_data_classes", f"{card.place}; the request holds {', '.join(sorted(kept))}", "process, host")
         places = shape.need.places
         if places and card.place not in places:
             return Veto("need.place", card.place, ", ".join(sorted(places)))
@@ -141,12 +146,13 @@ class CostPolicy(Policy):
 
 
 class LatencyPolicy(Policy):
-    """The predicted time of the whole answer, as a cost; and never above the need's limits."""
+    """The predicted time of the whole answer and the risk of missing the deadline, as costs; and the need's limits."""
 
     name = "latency"
 
-    def __init__(self, usd_per_s: float) -> None:
+    def __init__(self, usd_per_s: float, usd_per_failure: float = 0.0) -> None:
         self._usd_per_s = usd_per_s
+        self._usd_per_failure = usd_per_failure
 
     def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
         need = ask.shape.need
@@ -160,7 +166,8 @@ class LatencyPolicy(Policy):
 
     def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
         seconds = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
-        return Score(-self._usd_per_s * seconds, seconds, "s")
+        late = ask.deadline_s is not None and seconds > ask.deadline_s
+        return Score(-self._usd_per_s * seconds - (self._usd_per_failure if late else 0.0), seconds, "s")
 
 
 class QualityPolicy(Policy):
@@ -204,13 +211,13 @@ def builtin_policies(config: PolicyConfig) -> list[Policy]:
     return [
         NamePolicy(),
         TaskPolicy(),
-        PlacePolicy(),
+        PlacePolicy(config.local_data_classes),
         SizePolicy(),
         ContextPolicy(),
         FeaturePolicy(),
         LanguagePolicy(),
         CostPolicy(),
-        LatencyPolicy(config.time),
+        LatencyPolicy(config.time, config.failure),
         QualityPolicy(config.worth),
         HealthPolicy(config.failure),
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from gateway.card import ModelCard
 from gateway.clock import Clock
@@ -16,12 +17,14 @@ from gateway.errors import (
     PluginError,
     ServiceCrashed,
     ServiceError,
+    told,
 )
 from gateway.events import Event
 from gateway.live import Live
 from gateway.service import ModelService, Resources, service_name
 
-DESCRIBE_LIMIT_S = 30.0
+DESCRIBE_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 10.0
 RETRY_S = 30.0
 """A describe or start that failed is tried again after so long, when next needed."""
 
@@ -60,6 +63,8 @@ class Registry:
         self._resources = resources
         self._clock = clock
         self._emit = emit
+        self.closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
         self._undescribed = True
         self._retry_at = 0.0
@@ -67,21 +72,28 @@ class Registry:
             entry = Entry(service, plugin)
             other = self.entries.setdefault(entry.name, entry)
             if other is not entry:
-                who = f"{other.plugin!r} and {plugin!r}"
-                raise PluginError(f"two models are named {entry.name!r}: from the plugins {who}; rename one", plugin=plugin)
+                who = f"{whose(other.plugin)} and {whose(plugin)}"
+                raise PluginError(f"two models are named {entry.name!r}: from {who}; leave one of them out", plugin=plugin)
 
     async def described(self) -> Sequence[Entry]:
-        """All entries, each described or with the reason why not. Concurrent callers share one round."""
-        if self._undescribed and (self._describing is not None or self._clock.monotonic() >= self._retry_at):
-            if self._describing is None:
-                self._describing = asyncio.create_task(self._describe_all(), name="gateway describe")
-            await asyncio.shield(self._describing)
+        """All entries, each described or with the reason why not. The first round is waited for; those who failed in it
+        are tried again later, in the background, so that one endpoint that hangs does not hold up the others."""
+        if self.closed:
+            raise Closed("the gateway has been closed")
+        if self._undescribed:
+            due = self._clock.monotonic() >= self._retry_at
+            if self._describing is None and due:
+                self._describing = _task(self._describe_all(), "gateway describe")
+            if self._describing is not None and self.version == 0:
+                await self._wait(self._describing)
         return tuple(self.entries.values())
 
     async def start(self, entry: Entry) -> None:
         """Start a service once. Raises its error, also to those who come within `RETRY_S` of the failure."""
         live = entry.live
         assert live is not None  # only described entries are chosen
+        if self.closed:
+            raise Closed("the gateway has been closed")
         if live.state == "ready":
             return
         if live.state == "failed" and self._clock.monotonic() < entry.failed_at + RETRY_S:
@@ -89,29 +101,49 @@ class Registry:
             raise copy.copy(entry.error)  # errors gather facts on their way: each caller gets its own
         if entry.starting is None:
             # A task of its own: a caller that gives up must not stop the loading that others wait for.
-            entry.starting = asyncio.create_task(self._start(entry, live), name=f"gateway start {entry.name}")
+            entry.starting = _task(self._start(entry, live), f"gateway start {entry.name}")
         try:
-            await asyncio.shield(entry.starting)
+            await self._wait(entry.starting)
         except GatewayError as error:
             raise copy.copy(error) from error.__cause__
 
     async def aclose(self) -> None:
         """Stop what is being started and close every service; the last error is raised when all are closed."""
-        tasks = [entry.starting for entry in self.entries.values() if entry.starting] + [self._describing]
+        self.closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="gateway close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        tasks = [entry.starting for entry in self.entries.values() if entry.starting]
+        tasks += [self._describing] if self._describing else []
         for task in tasks:
-            if task is not None and not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, GatewayError):
-                    await task
-        failure: GatewayError | None = None
-        for entry in self.entries.values():
-            try:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*(self._end(entry) for entry in self.entries.values()))
+        for failure in ends:
+            if failure is not None:
+                raise failure
+
+    async def _end(self, entry: Entry) -> GatewayError | None:
+        scope = asyncio.timeout(CLOSE_LIMIT_S)
+        try:
+            async with scope:
                 await entry.service.aclose()
-            except Exception as error:
-                failure = _own(error, entry.name, "aclose")
-                failure.__cause__ = error
-        if failure is not None:
-            raise failure
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            if scope.expired():
+                return ServiceCrashed(f"model {entry.name!r}: aclose took longer than {CLOSE_LIMIT_S:g} s", model=entry.name)
+            return _own(error, entry.name, "aclose")
+        return None
+
+    async def _wait(self, task: asyncio.Task[None]) -> None:
+        """Wait for shared work; that it was cancelled means that the gateway is closing, not that the caller is."""
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self.closed:
+                raise Closed("the gateway has been closed") from None
+            raise
 
     async def _describe_all(self) -> None:
         try:
@@ -124,15 +156,19 @@ class Registry:
             self._describing = None
 
     async def _describe(self, entry: Entry) -> None:
+        scope = asyncio.timeout(DESCRIBE_LIMIT_S)
         try:
-            async with asyncio.timeout(DESCRIBE_LIMIT_S):
+            async with scope:
                 card = await entry.service.describe(self._resources)
             if not isinstance(card, ModelCard) or card.name != entry.name:
                 raise BadReply(f"describe of {entry.name!r} gave no ModelCard of that name", model=entry.name)
-        except TimeoutError:
-            entry.error = ServiceCrashed(f"describe took longer than {DESCRIBE_LIMIT_S:g} s", model=entry.name)
-        except Exception as error:
-            entry.error = _own(error, entry.name, "describe")
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            if scope.expired():
+                entry.error = ServiceCrashed(f"describe took longer than {DESCRIBE_LIMIT_S:g} s", model=entry.name)
+            elif isinstance(error, asyncio.CancelledError) and self.closed:
+                raise
+            else:
+                entry.error = _own(error, entry.name, "describe")
         else:
             entry.card, entry.live, entry.error = card, Live(card), None
 
@@ -140,10 +176,10 @@ class Registry:
         live.state, began = "starting", self._clock.monotonic()
         try:
             await entry.service.start(self._resources)
-        except asyncio.CancelledError:
-            live.state = "cold"
-            raise Closed(f"the gateway was closed while {entry.name!r} was starting") from None
-        except Exception as error:
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            if isinstance(error, asyncio.CancelledError) and self.closed:
+                live.state = "cold"
+                raise
             live.state, entry.failed_at = "failed", self._clock.monotonic()
             entry.error = _own(error, entry.name, "start")
             raise entry.error from error
@@ -156,11 +192,24 @@ class Registry:
             self._emit(Event(kind="start", at=self._clock.now(), seconds=took, model=entry.name, error=failure))
 
 
-def _own(error: Exception, model: str, step: str) -> GatewayError:
-    """The error itself when it is gateway's, else one that names only its type: its message may hold anything."""
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Work that many callers share: it sees no caller's context variables, and nobody need be there for its error."""
+    task = asyncio.get_running_loop().create_task(work, name=name, context=contextvars.Context())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
+
+
+def _own(error: BaseException, model: str, step: str) -> GatewayError:
+    """The error itself when it is gateway's, else one that names only its type and place: its message may hold anything."""
     if isinstance(error, GatewayError):
         if isinstance(error, ServiceError) and not error.model:
             error.model = model
         return error
-    kind = type(error).__name__
-    return ServiceCrashed(f"model {model!r} raised {kind} in {step}", model=model, cause=kind)
+    crash = ServiceCrashed(f"model {model!r} raised {told(error)} in {step}", model=model, cause=type(error).__name__)
+    crash.__cause__ = error
+    return crash
+
+
+def whose(plugin: str) -> str:
+    """Who provides something, in words; plugins are quoted, the app and gateway itself are not."""
+    return plugin if plugin in ("the app", "gateway") else f"plugin {plugin!r}"

@@ -16,9 +16,10 @@ from typing import Any
 from gateway.card import ModelCard, Need
 from gateway.clock import Random
 from gateway.decision import Candidate, Decision, Score, Veto
+from gateway.errors import told
 from gateway.live import Live
 from gateway.registry import Entry
-from gateway.tasks import Request
+from gateway.request import Request
 
 CACHED_SHAPES = 1024
 BYTES_PER_TOKEN = 4
@@ -34,7 +35,6 @@ class Shape:
     features: frozenset[str] = frozenset()
     modalities: frozenset[str] = frozenset({"text"})
     data_classes: frozenset[str] = frozenset()
-    tenant: str = ""
     local_only: str = ""
 
 
@@ -49,6 +49,7 @@ class Ask:
     input_bytes: int = 0
     input_tokens: int = 0
     output_tokens: int | None = None
+    tenant: str = ""
     conversation: str = ""
     deadline_s: float | None = None
     now: float = 0.0
@@ -79,19 +80,32 @@ class Router:
         self.policies = tuple(sorted(policies, key=lambda policy: policy.name))
         self._random = random
         self._notes = notes
-        self._static = [p for p in self.policies if type(p).admit is not Policy.admit]
+        self._static = [(p.name, p.admit) for p in self.policies if type(p).admit is not Policy.admit]
         self._live = [(p.name, p.admit_live) for p in self.policies if type(p).admit_live is not Policy.admit_live]
         self._score = [(p.name, p.score) for p in self.policies if type(p).score is not Policy.score]
         self._cache: dict[Shape, tuple[list[tuple[Entry, ModelCard, Live]], list[Candidate]]] = {}
         self._version = -1
 
-    def decide(self, ask: Ask, entries: Sequence[Entry], version: int, tried: Mapping[str, Veto] | None = None) -> Decision:
-        """Judge every entry. `version` is the registry's; `tried` are the models that have had their turn, and why."""
-        if version != self._version or len(self._cache) >= CACHED_SHAPES:
+    def decide(
+        self,
+        ask: Ask,
+        entries: Sequence[Entry],
+        version: int,
+        tried: Mapping[str, Veto] | None = None,
+        *,
+        dry: bool = False,
+    ) -> Decision:
+        """Judge every entry. `version` is the registry's; `tried` are the models that have had their turn, and why.
+
+        Models of equal utility and load share by chance; a dry run draws none, so that explaining changes nothing.
+        """
+        if version != self._version:
             self._cache.clear()
             self._version = version
         known = self._cache.get(ask.shape)
         if known is None:
+            if len(self._cache) >= CACHED_SHAPES:
+                del self._cache[next(iter(self._cache))]
             known = self._cache[ask.shape] = self._admit(ask.shape, entries)
         admitted, refused = known
         judged: list[Candidate] = []
@@ -100,24 +114,34 @@ class Router:
             candidate = self._judge(ask, card, live, tried)
             judged.append(candidate)
             if candidate.utility is not None:
-                ranked.append((-candidate.utility, live.in_flight, self._random.random(), entry.name))
+                ranked.append((-candidate.utility, live.in_flight, 0.0 if dry else self._random.random(), entry.name))
         ranked.sort()
         names = tuple([name for *_, name in ranked])
-        return Decision(
-            ask.shape.task.task, names[0] if names else None, names, (*judged, *refused), self._notes
-        )  # fmt: skip
+        chosen = names[0] if names else None
+        return Decision(ask.shape.task.task, chosen, names, (*judged, *refused), self._notes)
 
     def _admit(self, shape: Shape, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, ModelCard, Live]], list[Candidate]]:
         admitted, refused = [], []
         for entry in entries:
             if entry.card is None or entry.live is None:
                 seen = str(entry.error) if entry.error is not None else "not described yet"
-                veto = Veto("describe", seen, "a model whose card can be had", "gateway")
+                veto = Veto("describe", seen, "", "gateway")
                 refused.append(Candidate(entry.name, vetoes=(veto,)))
                 continue
-            vetoes = tuple([refusal for policy in self._static if (refusal := _admit(policy, shape, entry.card))])
+            vetoes = []
+            for name, admit in self._static:
+                try:
+                    refusal = admit(shape, entry.card)
+                except Exception as error:
+                    vetoes.append(_raised(name, error))
+                    continue
+                if refusal is not None:
+                    vetoes.append(_signed(name, refusal))
+            if shape.local_only and not entry.card.local:
+                # Here and in no policy: a policy can be replaced by another of its name, and this must hold.
+                vetoes.append(Veto("inspection", f"{entry.card.place}; {shape.local_only}", "process, host", "gateway"))
             if vetoes:
-                refused.append(Candidate(entry.name, entry.card.place, vetoes))
+                refused.append(Candidate(entry.name, entry.card.place, tuple(vetoes)))
             else:
                 admitted.append((entry, entry.card, entry.live))
         return admitted, refused
@@ -132,9 +156,10 @@ class Router:
             try:
                 refusal = admit_live(ask, card, live)
             except Exception as error:
-                refusal = _raised(error)
+                vetoes.append(_raised(name, error))
+                continue
             if refusal is not None:
-                vetoes.append(replace(refusal, policy=name))
+                vetoes.append(_signed(name, refusal))
         for name, score in self._score:
             try:
                 scored = score(ask, card, live)
@@ -142,19 +167,18 @@ class Router:
                     scores[name] = scored
                     total += scored.usd
             except Exception as error:
-                vetoes.append(replace(_raised(error), policy=name))
+                vetoes.append(_raised(name, error))
         if not math.isfinite(total):
             vetoes.append(Veto("score", "not a finite number", "finite scores", "gateway"))
         return Candidate(card.name, card.place, tuple(vetoes), scores, None if vetoes else total)
 
 
-def _admit(policy: Policy, shape: Shape, card: ModelCard) -> Veto | None:
-    try:
-        veto = policy.admit(shape, card)
-    except Exception as error:
-        veto = _raised(error)
-    return veto and replace(veto, policy=policy.name)
+def _signed(name: str, veto: object) -> Veto:
+    """A policy's veto with the policy's name. What is no veto refuses too: a policy fails closed."""
+    if isinstance(veto, Veto):
+        return replace(veto, policy=name)
+    return Veto("judgement", f"the policy gave a {type(veto).__name__}", "a Veto or None", name)
 
 
-def _raised(error: Exception) -> Veto:
-    return Veto("judgement", f"the policy raised {type(error).__name__}", "a policy that judges")
+def _raised(name: str, error: Exception) -> Veto:
+    return Veto("judgement", f"the policy raised {told(error)}", "a policy that judges", name)

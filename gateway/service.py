@@ -11,7 +11,7 @@ from gateway.clock import Clock, Random
 from gateway.errors import Closed, ConfigError
 from gateway.keys import Keys, Secret, secret
 from gateway.parts import Delta, Restart
-from gateway.tasks import NO_META, Meta, Request, Response
+from gateway.request import NO_META, Meta, Request, Response
 from gateway.weights import Weights, WeightStore, WeightsWriter
 
 R = TypeVar("R", bound=Response)
@@ -58,7 +58,8 @@ class Resources:
         return secret(ref)
 
     async def run(self, request: Request[R], need: Need = ANYTHING) -> R:
-        """Ask another model of the same gateway, as an app would."""
+        """Ask another model of the same gateway, as an app would; give it ``request.with_meta(mine.meta)`` to keep
+        tenant, data class and deadline."""
         if self._run is None:
             raise Closed("this service runs outside a gateway: there is no other model to ask")
         return await self._run(request, need)  # type: ignore[return-value]  # the gateway checks the response's type

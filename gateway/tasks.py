@@ -1,118 +1,16 @@
-"""The tasks: a request class IS a task, and says which response answers it.
-
-Chat, Generate and Embed are here. A third party adds a task by subclassing Request:
-
-    @dataclass(frozen=True, kw_only=True)
-    class RhymeResponse(Response):
-        words: tuple[str, ...]
-
-    @dataclass(frozen=True, kw_only=True)
-    class Rhyme(Request[RhymeResponse]):          # the task is called "rhyme"
-        word: str = field(repr=False)
-"""
+"""The tasks of the core: Chat, Generate and Embed, each with the response that answers it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from gateway.card import Usage, check_number
+from gateway.card import check_number
 from gateway.errors import InvalidRequest
-from gateway.parts import FORBID, Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
-from gateway.trace import Trace
-
-R = TypeVar("R", bound="Response", covariant=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meta:
-    """What travels with a request and is no part of its content or equality.
-
-    `deadline_s`: seconds for everything, from the call on. `data_class`: how sensitive the caller says it is.
-    """
-
-    tenant: str = ""
-    conversation: str = ""
-    deadline_s: float | None = None
-    data_class: str = ""
-
-    def __post_init__(self) -> None:
-        check_number(self.deadline_s, "meta.deadline_s", low=0)
-
-
-NO_META = Meta()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Response:
-    """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
-
-    usage: Usage = Usage()
-    model: str = ""
-    trace: Trace | None = field(default=None, repr=False, compare=False)
-
-    def deltas(self) -> Sequence[Delta]:
-        """The stream that a service which does not stream would have sent. Empty: it comes as a whole."""
-        return ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traits:
-    """What routing must know of a request, without its content.
-
-    `input_bytes` is the UTF-8 size as near as it is cheap to tell; media count in `modalities` alone.
-    `output_tokens` is the caller's limit, None when there is none.
-    """
-
-    input_bytes: int = 0
-    output_tokens: int | None = None
-    features: frozenset[str] = frozenset()
-    modalities: frozenset[str] = frozenset({"text"})
-
-
-TEXT_ONLY = frozenset({"text"})
-NOTHING: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request(Generic[R]):
-    """The base of every request: a frozen dataclass, checked when made, safe to share between tasks.
-
-    A subclass names its response as the type argument; its task name is the class name in lower case
-    unless it sets `task`. Content fields should be declared ``field(repr=False)``: a repr may land in a log.
-    """
-
-    task: ClassVar[str] = "request"
-    response: ClassVar[type[Response]] = Response
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
-
-    meta: Meta = field(default=NO_META, repr=False, compare=False)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "task" not in cls.__dict__:
-            cls.task = cls.__name__.lower()
-        for base in cls.__dict__.get("__orig_bases__", ()):
-            for argument in get_args(base):
-                if isinstance(argument, type) and issubclass(argument, Response):
-                    cls.response = argument
-
-    def traits(self) -> Traits:
-        """What routing may know. The default counts the text in every field and asks for no feature."""
-        size = sum(_text_bytes(getattr(self, f.name)) for f in fields(self) if f.name != "meta")
-        return Traits(input_bytes=size)
-
-    def accept(self, response: Response) -> Response:
-        """The response as the caller gets it. Raise ValueError when it does not fit what was asked for."""
-        return response
-
-    def with_meta(self, meta: Meta) -> Self:
-        """The same request with another meta."""
-        return replace(self, meta=meta)
+from gateway.parts import Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
+from gateway.request import NOTHING, TEXT_ONLY, Request, Response, Traits, text_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +24,16 @@ class Tool:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidRequest("tool.name is empty or no string", field="tools.name")
+        if not isinstance(self.description, str):
+            raise InvalidRequest("tool.description must be a string", field="tools.description")
         if not isinstance(self.parameters, Mapping):
             raise InvalidRequest("tool.parameters must be a JSON Schema, as a mapping", field="tools.parameters")
 
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES = ("system", "user", "assistant", "tool")
+CONTENT = frozenset({"text", "id", "name", "arguments", "signature"})
+"""The fields of parts that are strings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +53,9 @@ class Message:
             if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Image, Audio)):
                 kind = type(part).__name__
                 raise InvalidRequest(f"message.parts holds a {kind}, which is no part", field="messages.parts")
-            if isinstance(part, (Text, Reasoning, ToolResult)) and not isinstance(part.text, str):
-                raise InvalidRequest(f"the text of a {type(part).__name__} must be a string", field="messages.parts")
+            for name in CONTENT & set(type(part).__slots__):
+                if not isinstance(getattr(part, name), str):
+                    raise InvalidRequest(f"the {name} of a {type(part).__name__} must be a string", field="messages.parts")
 
     @classmethod
     def system(cls, text: str) -> Message:
@@ -301,6 +204,8 @@ class Chat(Request[ChatResponse]):
 
     def accept(self, response: Response) -> Response:
         model = self.response_format
+        if isinstance(response, ChatResponse) and not isinstance(response.parts, tuple):
+            raise ValueError("the parts are no tuple")
         if not isinstance(model, type) or not isinstance(response, ChatResponse) or response.finish == "tool_calls":
             return response
         return replace(response, parsed=model.model_validate_json(response.text))
@@ -336,7 +241,7 @@ class Generate(Request[GenerateResponse]):
 
     def traits(self) -> Traits:
         features = frozenset({"seed"}) if self.seed is not None else NOTHING
-        return Traits(input_bytes=_text_bytes(self.prompt), output_tokens=self.max_tokens, features=features)
+        return Traits(input_bytes=text_bytes(self.prompt), output_tokens=self.max_tokens, features=features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,7 +268,13 @@ class Embed(Request[EmbedResponse]):
 
     def traits(self) -> Traits:
         features = frozenset({"dimensions"}) if self.dimensions is not None else NOTHING
-        return Traits(input_bytes=sum(map(_text_bytes, self.texts)), output_tokens=0, features=features)
+        return Traits(input_bytes=sum(map(text_bytes, self.texts)), output_tokens=0, features=features)
+
+    def accept(self, response: Response) -> Response:
+        vectors = response.vectors if isinstance(response, EmbedResponse) else ()
+        if len(vectors) != len(self.texts) or not all(math.isfinite(sum(vector)) for vector in vectors):
+            raise ValueError("not one vector of finite numbers for each text")
+        return response
 
 
 def _as_tuple(request: Any, *names: str, prefix: str = "") -> None:
@@ -387,13 +298,3 @@ def _check_sampling(request: Chat | Generate) -> None:
         raise InvalidRequest("top_p must be above 0", field="top_p")
     if not all(isinstance(text, str) and text for text in request.stop):
         raise InvalidRequest("stop must hold non-empty strings", field="stop")
-
-
-def _text_bytes(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
-    if isinstance(value, bytes):
-        return len(value)
-    if isinstance(value, (tuple, list)):
-        return sum(map(_text_bytes, value))
-    return 0

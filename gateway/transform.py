@@ -8,8 +8,8 @@ from typing import Any
 
 from gateway.card import ModelCard
 from gateway.parts import Delta
+from gateway.request import Request, Response
 from gateway.service import Resources
-from gateway.tasks import Request, Response
 
 
 @dataclass(frozen=True, kw_only=True)

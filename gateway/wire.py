@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from gateway import decision, errors, trace
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.parts import Delta, Restart
-from gateway.tasks import Chat, ChatResponse, Request, Response
+from gateway.request import Request, Response
+from gateway.tasks import Chat, ChatResponse
 
 Wire = dict[str, Any]
 

@@ -28,7 +28,7 @@ from gateway.cli_show import count
 ROOT = Path(__file__).parent.parent
 
 DEMO = '''
-import asyncio, sys
+import asyncio, sys, threading
 from dataclasses import dataclass, field
 from gateway import (ChatResponse, Command, Image, ModelCard, ModelService, Reasoning, Request, Response, Text, WeightsError,
                      hookimpl, Price, Chat, Delta)
@@ -68,6 +68,13 @@ class Loaded(Echo):
                 resources.progress("load loaded", step * 10, 100)
         await asyncio.to_thread(load)
 
+class Loading(Echo):
+    async def start(self, resources):
+        def load():
+            resources.progress("load loading", 10, 100)
+            threading.Event().wait(3600)
+        await asyncio.to_thread(load)
+
 class Thinker(ModelService):
     card = ModelCard(name="thinker", tasks=frozenset({Chat}))
     async def run(self, request, /):
@@ -94,7 +101,7 @@ def gateway_models(config):
     every = [Echo("echo", quality=0.5), Rhymer(), Keyed("keyed", place="hosted"), Checked("sound"), Checked("torn"),
              Checked("odd"), Thinker(),
              Loaded("loaded", params=8_030_000_000, bytes=16_060_000_000, place="hosted", price=Price(input=1.25, output=10)),
-             Hung("hung"), Drip("drip")]
+             Loading("loading"), Hung("hung"), Drip("drip")]
     return [model for model in every if model.card.name in wanted]
 
 @hookimpl
@@ -302,6 +309,24 @@ def test_loading_shows_a_bar_on_a_terminal_only(gateway: Program) -> None:
     assert (code, seen) == (0, "hi\n")
 
 
+def test_ctrl_c_does_not_wait_for_a_model_that_is_loading(gateway: Program) -> None:
+    gateway.configure(models="loading")  # its thread ends an hour later
+    code, seen = gateway.on_terminal("run", "chat", "hi", keys=("load loading", "\x03"))
+    assert code == 130 and seen.endswith("\n") and "Traceback" not in seen and "error" not in seen
+
+
+def test_ctrl_c_during_the_imports_prints_nothing(gateway: Program) -> None:
+    (gateway.site / "typer.py").write_text("raise KeyboardInterrupt")
+    done = gateway("models")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_package_is_the_program(gateway: Program) -> None:
+    command = [sys.executable, "-m", "gateway", "run", "chat", "hi"]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=gateway.folder, env=gateway.env, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hi\n", "")
+
+
 def test_ctrl_c_ends_a_stream_quietly(gateway: Program) -> None:
     gateway.configure(models="hung")
     code, seen = gateway.on_terminal("run", "chat", "hi", keys=("so far ", "\x03"))
@@ -328,6 +353,10 @@ ERRORS: list[tuple[list[str], int, str]] = [
     (["run", "chat", "x", "--temperature", "9"], 2, "temperature must be a finite number from 0 to 2, not 9.0"),
     (["run", "chat", "x", "--max-params", "big"], 2, "invalid value for '--max-params': not a number such as"),
     (["run", "chat", "x", "--set", "a"], 2, "--set takes FIELD=VALUE"),
+    (["run", "chat", ""], 2, "the input is empty"),
+    (["run", "chat"], 2, "the input is empty"),
+    (["run", "embed", "-"], 2, "the input is empty"),
+    (["explain", "generate", "  "], 2, "the input is empty"),
     (["run"], 2, "missing argument 'TASK' (see `gateway run --help`)"),
     (["models", "--config", "x"], 2, "no such option: --config: it goes before the command"),
     (["--config", "none.toml", "models"], 1, "'none.toml' cannot be read: FileNotFoundError"),
@@ -354,6 +383,30 @@ def test_plugins_are_listed_although_one_is_broken_and_serving_refuses_it(gatewa
     assert refused == 1 and error.startswith("error: plugin 'bad' (bad-plugin 2.3) failed to import")
 
 
+def test_a_plugin_without_a_hook_and_two_models_of_one_name_show_among_the_plugins(gateway: Program) -> None:
+    gateway.install("idle", "def gateway_model(config): return []")
+    gateway.configure(plugins="demo idle")
+    done = gateway("plugins")
+    assert done.returncode == 0 and re.search(r"(?m)^idle +idle-plugin +2.3 +yes +none: it provides nothing ", done.stdout)
+    assert json.loads(gateway("plugins", "--json").stdout)[1]["hooks"] == []
+    gateway.install("twin", DEMO.replace("Say hello", "Say").replace('"hello"', '"hello2"').replace('"rhymer"', '"rhymer2"'))
+    gateway.install("bad", "raise RuntimeError('no luck')")
+    gateway.configure(plugins="demo twin bad")
+    done = gateway("plugins")
+    assert done.returncode == 1 and "failed to import: RuntimeError" in done.stdout
+    assert re.search(r"^error: two models are named 'echo'.*'demo'.*'twin'", done.stderr)
+
+
+def test_a_wrong_key_of_a_plugin_is_named_with_its_line(gateway: Program) -> None:
+    check = "parse_config(dict[str, int], dict(config), 'plugin.strict') if config else None\n    return []"
+    strict = "from gateway import hookimpl, parse_config\n@hookimpl\ndef gateway_models(config):\n    " + check
+    gateway.install("strict", strict)
+    gateway.configure('[plugin.strict]\nsize = "big"\n', plugins="demo strict")
+    (served, _, error), (listed, table, _) = gateway.each(["models"], ["plugins"])
+    assert (served, listed) == (1, 0) and "gateway.toml', line 3: plugin.strict.size: " in error
+    assert "gateway.toml', line 3: plugin.strict.size: " in table
+
+
 def test_a_command_of_a_plugin_runs_and_may_not_take_a_built_in_name(gateway: Program) -> None:
     assert gateway("hello", "bob", "--loud").stdout == "hello bob!\n"
     gateway.configure()
@@ -370,7 +423,7 @@ def test_check_says_what_is_wrong_with_each_model_and_what_to_do(gateway: Progra
     assert (done.returncode, done.stderr) == (1, "")
     assert re.match(r"ok +echo +demo +its card can be had", lines[1])
     assert re.match(r"wrong +keyed +demo +environment variable GATEWAY_TEST_KEY is not set; set it", lines[2])
-    assert re.match(r"wrong +odd +demo +model 'odd' raised RuntimeError in check$", lines[3])
+    assert re.match(r"wrong +odd +demo +model 'odd' raised RuntimeError at demo_plugin.py:\d+ in check$", lines[3])
     assert re.match(r"ok +sound +demo +answers", lines[4])
     assert re.match(r"wrong +torn +demo +'torn.safetensors' is cut short; check `weights`", lines[5])
     gateway.configure(models="sound keyed")
@@ -386,8 +439,20 @@ def test_config_is_toml_without_secrets_and_the_variable_names_its_file(gateway:
     assert done.stdout.startswith("# other.toml\n# plugins: every one installed\n") and "hunter2" not in done.stdout
     demo = shown["plugin"]["demo"]
     assert demo == {"token": HIDDEN, "api_key": "env:BIG", "rows": [{"headers": {"x-id": HIDDEN}, "first_token_s": 0.5}]}
-    assert shown["policy"]["worth"] == 0.02
+    assert shown["policy"]["worth"] == 0.02 and not {"limit", "seed", "events"} & set(shown)
     assert "plugin" in json.loads(gateway("config", "--schema").stdout)["properties"]
+
+
+def test_config_shows_limits_seed_and_events_when_they_are_set(gateway: Program) -> None:
+    limit = '[[limit]]\nunit = "usd"\nmax = 5.0\nper = "day"\nby = "tenant"\n'
+    gateway.configure(f'seed = 7\nevents = "e.jsonl"\ntransforms = []\n{limit}')
+    text = gateway("config").stdout
+    shown = tomllib.loads(text)
+    assert shown["limit"] == [{"unit": "usd", "max": 5.0, "per": "day", "by": "tenant"}]
+    assert (shown["seed"], shown["events"], shown["transforms"], shown["plugins"]) == (7, "e.jsonl", [], ["demo"])
+    assert "local_data_classes = []" in text
+    (gateway.folder / "again.toml").write_text(text)
+    assert gateway("--config", "again.toml", "config").stdout.splitlines()[1:] == text.splitlines()[1:]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from gateway import ConfigError, GatewayConfig, parse_config
 from gateway.config import LimitConfig, PolicyConfig, config_schema, load_config
@@ -45,6 +46,7 @@ def refusal(tmp_path: Path, text: str | bytes) -> str:
         ("[policy]\ntime = -0.5\n", ", line 2: policy.time: "),
         ("[policy]\nfailure = inf\n", ", line 2: policy.failure: "),
         ("[policy]\nworth = true\n", ", line 2: policy.worth: "),
+        ('[policy]\nlocal_data_classes = "pii"\n', ", line 2: policy.local_data_classes: "),
         ("seed = true\n", ", line 1: seed: "),
         ("seed = 1.5\n", ", line 1: seed: "),
         (f'plugins = "{CANARY}"\n', ", line 1: plugins: "),
@@ -86,9 +88,10 @@ def test_toml_that_python_cannot_hold_is_a_config_error(tmp_path: Path, text: st
     assert " is not TOML: " in refusal(tmp_path, text)
 
 
-def test_every_wrong_key_is_listed(tmp_path: Path) -> None:
-    message = refusal(tmp_path, "a = 1\nb = 2\n[policy]\nworth = []\n")
-    assert "a: unknown key" in message and "b: unknown key" in message and "policy.worth: " in message
+def test_every_wrong_key_is_listed_with_its_own_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "a = 1\nb = 2\n[policy]\nworth = []\n") == (
+        ", line 1: a: unknown key; line 2: b: unknown key; line 4: policy.worth: Input should be a valid number"
+    )
 
 
 def test_what_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
@@ -152,6 +155,59 @@ def test_a_plugin_checks_its_own_section_with_the_same_words() -> None:
         parse_config(Mine, {"models": [{"name": "a"}, {"size": CANARY}], "key": 5}, "plugin.mine")
     assert "plugin.mine.models.1.name: " in caught.value.message and "plugin.mine.models.1.size: " in caught.value.message
     assert "plugin.mine.key: " in caught.value.message and CANARY not in caught.value.message
+
+
+class Rule(BaseModel):
+    """As a plugin's author writes one who thinks of no extra keys."""
+
+    kind: str = ""
+
+    @field_validator("kind")
+    @classmethod
+    def known(cls, value: str) -> str:
+        if value not in ("", "email"):
+            raise ValueError("must be email")
+        return value
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclass
+class Deep:
+    row: Row | None = None
+    rules: list[Rule] = field(default_factory=list)
+    by_name: dict[str, Rule] = field(default_factory=dict)
+    loose: Loose = field(default_factory=Loose)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"enabld": True}, "enabld"),
+        ({"row": {"name": "a", "sise": 1}}, "row.sise"),
+        ({"rules": [{}, {"knd": "email"}]}, "rules.1.knd"),
+        ({"by_name": {"a": {"knd": "email"}}}, "by_name.a.knd"),
+        ({"loose": {"any": 1}}, "loose.any"),
+    ],
+)
+def test_a_key_that_no_field_takes_is_refused_at_every_depth_without_a_word_of_the_author(section: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^plugin.mine.{key}: unknown key$"):
+        parse_config(Deep, section, "plugin.mine")
+    if "rules" in section:
+        with pytest.raises(ConfigError, match=r"^rules.1.knd: unknown key$"):
+            parse_config(create_model("Section", rules=(list[Rule], [])), section, "")
+
+
+def test_a_table_of_any_keys_is_a_dict() -> None:
+    assert parse_config(Deep, {"free": {"any": {"depth": 1}}}, "").free == {"any": {"depth": 1}}
+
+
+def test_the_words_of_a_validator_stand_alone() -> None:
+    with pytest.raises(ConfigError, match=r"^plugin.mine.rules.0.kind: must be email$"):
+        parse_config(Deep, {"rules": [{"kind": CANARY}]}, "plugin.mine")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -307,6 +307,48 @@ class TestBuiltInPolicies(PolicyContract):
     pass
 
 
+def test_a_task_of_ones_own_without_a_request_of_it_fails_one_check_and_the_rest_point_there(tmp_path):
+    (tmp_path / "test_rhymer.py").write_text("""
+import pytest
+from dataclasses import dataclass
+from gateway import ModelCard, ModelService, Request, Response, UnsupportedTask
+from gateway.testing.contract import ModelServiceContract
+
+@dataclass(frozen=True, kw_only=True)
+class Rhyme(Request[Response]):
+    word: str
+
+class Rhymer(ModelService):
+    card = ModelCard(name="rhymer", tasks=frozenset({Rhyme}))
+    async def run(self, request, /):
+        raise UnsupportedTask.of(self.card, request)
+
+class TestRhymer(ModelServiceContract):
+    @pytest.fixture
+    def service(self):
+        return Rhymer()
+""")
+    root = str(Path(gateway.__file__).parents[1])
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "test_rhymer.py",
+    ]
+    env = {**os.environ, "PYTHONPATH": root, "PYTEST_ADDOPTS": "", "COLUMNS": "200"}
+    ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1 and "1 failed, 1 passed" in ran.stdout, ran.stdout
+    assert ran.stdout.count("the contract has no request of it") == 1
+    assert "a fixture `requests` that returns a list with a Rhyme in it" in ran.stdout
+    assert f"nothing to check with: see {ANSWERED}, which fails for it" in ran.stdout
+
+
 class Quoter(Transform):
     """Puts quotes around what goes out, and counts them off what comes back."""
 

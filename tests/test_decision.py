@@ -33,6 +33,11 @@ def test_the_table_shows_the_chosen_then_the_fallbacks_then_the_refused() -> Non
     assert lines[5:] == ["transform 'scrub' is installed but left out"]
 
 
+def test_a_veto_with_nothing_to_allow_says_only_what_was_seen() -> None:
+    assert str(Veto("describe", "environment variable KEY is not set")) == "describe: environment variable KEY is not set"
+    assert str(Veto("place", "hosted", "process")) == "place: hosted (allowed: process)"
+
+
 def test_every_column_is_aligned() -> None:
     lines = str(DECISION).splitlines()
     starts = [i for i in range(len(lines[1])) if lines[1][i] == "-" and (i == 0 or lines[1][i - 1] == " ")]

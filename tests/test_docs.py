@@ -60,6 +60,19 @@ def test_a_snippet_of_the_readme_runs_as_it_stands(number: int, tmp_path: Path, 
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("number", range(4, 9))
+def test_without_a_key_the_starter_answers_what_it_can(number: int, tmp_path: Path) -> None:
+    [configuration] = blocks("toml", TEN)
+    (tmp_path / "gateway.toml").write_text(configuration)
+    (tmp_path / "snippet.py").write_text(SNIPPETS[number - 1])
+    done = run(["snippet.py"], tmp_path, OPENAI_API_KEY="")
+    if number < 7:
+        assert done.returncode == 0 and "starter" in done.stdout, done.stderr
+    else:
+        assert done.returncode == 1 and "NoEligibleModel" in done.stderr
+        assert "environment variable OPENAI_API_KEY is not set" in done.stderr
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_is_short(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) <= 40
@@ -105,6 +118,90 @@ def test_the_readmes_plugin_is_found_routed_to_and_keeps_its_contract(tmp_path: 
     assert run(["-c", code], tmp_path, PYTHONPATH=str(site)).stdout == "HELLO\n"
     tested = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shout.py"], tmp_path, PYTHONPATH=str(site))
     assert tested.returncode == 0, tested.stdout
+
+
+CONTRACTS = """
+import pytest
+from codenames import Codenames
+from gateway import Chat
+from gateway.testing import contract
+from night_off import NightOff
+from vault import Counts, Shelf, Vault
+
+class TestNightOff(contract.PolicyContract):
+    policy = pytest.fixture(lambda self: NightOff("full", "acme"))
+
+class TestCodenames(contract.TransformContract):
+    transform = pytest.fixture(lambda self: Codenames({"Bluebird": "P-ONE", "Redwing": "P-TWO"}))
+    requests = pytest.fixture(lambda self: [Chat.ask("Is Bluebird late? And Redwing?"), Chat.ask("Hello.")])
+
+class TestShelf(contract.WeightStoreContract):
+    store = pytest.fixture(lambda self, tmp_path: Shelf(tmp_path))
+    uri = pytest.fixture(lambda self: "shelf:model")
+
+class TestVault(contract.KeyProviderContract):
+    provider = pytest.fixture(lambda self: Vault())
+    uri = pytest.fixture(lambda self: "vault:one")
+    other_uri = pytest.fixture(lambda self: "vault:two")
+
+class TestCounts(contract.StateStoreContract):
+    state = pytest.fixture(lambda self, clock: Counts(clock))
+"""
+
+USED = """
+from gateway import Gateway, Meta, Need, NoEligibleModel
+from gateway.config import load_config
+from gateway.plugins import load_plugins
+from gateway.testing import Echo
+
+names = ["parrot", "night_off", "codenames", "vault", "meter"]
+config = load_config({"plugins": names, "plugin": {"codenames": {"names": {"Bluebird": "P-ONE"}}}})
+plugins = load_plugins(config)
+seen = []
+
+class Hosted(Echo):
+    async def run(self, request, /):
+        seen.append(request.messages[-1].text)
+        return await super().run(request)
+
+with Gateway([Hosted("big", place="hosted")], config=config, plugins=plugins) as gw:
+    print(gw.chat("hello there", Need(model="parrot")).text)
+    reply = gw.chat("Is Bluebird late?", Need(model="big"), meta=Meta(tenant="acme"))
+    print(reply.text, seen, reply.trace.notes)
+    try:
+        gw.chat("hello", Need(model="big"), meta=Meta(tenant="nobody"))
+    except NoEligibleModel as error:
+        print(error)
+"""
+
+
+def test_the_plugins_that_the_guide_shows_are_whole_and_keep_their_contracts(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    guide = (ROOT / "plugins" / "README.md").read_text()
+    shown = dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", guide, re.DOTALL))
+    assert len(shown) == guide.count("```python")
+    hooks = {hook for code in shown.values() for hook in re.findall(r"@hookimpl\ndef (\w+)\(config\)", code)}
+    assert hooks == set(re.findall(r"^\| `(gateway_\w+)`", guide, re.MULTILINE))
+    for name, code in {**shown, "test_rest.py": CONTRACTS}.items():
+        (tmp_path / name).write_text(code)
+        if "@hookimpl" in code:
+            plugin = name.removesuffix(".py")
+            info = tmp_path / f"{plugin}-1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {plugin}\nVersion: 1.0\n")
+            (info / "entry_points.txt").write_text(f"[gateway]\n{plugin} = {plugin}\n")
+    used = run(["-c", USED], tmp_path, PYTHONPATH=str(tmp_path))
+    assert used.returncode == 0, used.stderr
+    said, answered, *_ = used.stdout.splitlines()
+    assert said == "hello there !"
+    assert answered.startswith("Is Bluebird late? ['Is P-ONE late?']") and "codenames: 1 known" in answered
+    assert "tenant: nobody (allowed: acme)" in used.stdout
+    tested = run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)], tmp_path, PYTHONPATH=str(tmp_path)
+    )
+    assert tested.returncode == 0 and "skipped" not in tested.stdout, tested.stdout
+    command = ["-m", "gateway", "meter", "--days", "3"]
+    assert run(command, tmp_path, PYTHONPATH=str(tmp_path)).stdout == "the last 3 days\n"
 
 
 def test_links_between_documents_lead_somewhere() -> None:

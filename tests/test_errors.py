@@ -39,7 +39,7 @@ FACTS: dict[str, Any] = {
     "decision": DECISION, "limit": "all", "frees_in_s": 1.5, "deadline_s": 2.0, "model": "m", "status": 429,
     "attempts": (Attempt(model="m", seconds=0.5, first_token_s=0.1, cost_usd=0.01, error="Overloaded", message="busy"),),
     "partial": CANARY, "retry_after_s": 3.0, "retryable": False, "fallbackable": False, "in_stream": True, "option": "seed",
-    "phase": "connect", "tokens": 9, "context": 8, "reply": ChatResponse.of(CANARY), "cause": "KeyError",
+    "phase": "connect", "tokens": 9, "context": 8, "reply": ChatResponse.of(CANARY), "cause": "KeyError", "transform": "scrub",
 }  # fmt: skip
 
 

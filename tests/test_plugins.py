@@ -84,7 +84,12 @@ def test_a_plugin_that_is_not_allowed_is_not_even_imported(install: Install) -> 
             GOOD.replace('[Echo(config.get("name", "plugged"))]', '["a model"]'),
             "gave a str from gateway_models, not a ModelService",
         ),
-        (GOOD.replace('[Echo(config.get("name", "plugged"))]', "None"), "failed in gateway_models: TypeError"),
+        (GOOD.replace('[Echo(config.get("name", "plugged"))]', "None"), "gave nothing from gateway_models, not a list of Mod"),
+        (GOOD.replace('[Echo(config.get("name", "plugged"))]', "Echo()"), "gave a Echo from gateway_models, not a list of Mod"),
+        (GOOD.replace('[Echo(config.get("name", "plugged"))]', "'ab'"), "gave a str from gateway_models, not a list of Model"),
+        (GOOD.replace("def gateway", "async def gateway"), "gave a coroutine from gateway_models, not a list of ModelService"),
+        (GOOD.replace("@hookimpl", ""), "has 'gateway_models' without @hookimpl, so that nobody would call it"),
+        (GOOD + "\ndef gateway_policies(config):\n    return []\n", "has 'gateway_policies' without @hookimpl"),
     ],
 )
 def test_a_broken_plugin_stops_the_start_and_is_named_with_a_way_out(install: Install, source: str, message: str) -> None:
@@ -108,7 +113,7 @@ def test_two_plugins_of_one_name_are_an_error_that_names_both_distributions(inst
 def test_two_models_of_one_name_are_an_error_that_names_both_plugins(install: Install) -> None:
     install("one", GOOD)
     install("two", GOOD)
-    with pytest.raises(PluginError, match=r"two models are named 'plugged'.*'one' and 'two'"):
+    with pytest.raises(PluginError, match=r"two models are named 'plugged'.*'one' and .*'two'"):
         Gateway.from_config(only("one", "two"))
 
 
@@ -141,6 +146,12 @@ def test_listing_goes_on_past_a_broken_plugin(install: Install) -> None:
     assert isinstance(by_name["broken"].error, PluginError)
     assert by_name["mine"].error is None
     assert [model.card.name for _, model in plugins.models] == ["plugged"]
+
+
+def test_any_iterable_of_things_will_do(install: Install) -> None:
+    install("mine", GOOD.replace("return [", "yield from ["))
+    with Gateway.from_config(only("mine")) as gw:
+        assert [status.name for status in gw.models()] == ["plugged"]
 
 
 @pytest.mark.parametrize(
@@ -198,3 +209,8 @@ def test_a_wrong_key_in_a_plugins_section_is_named_with_file_and_line(install: I
     with pytest.raises(ConfigError, match=r"gateway.toml', line 4: plugin.mine.size: ") as wrong:
         Gateway.from_config(path)
     assert "huge" not in str(wrong.value)
+    path.write_text('plugins = ["mine"]\n\n[plugin.mine]\nsize = "huge"\n\nsise = 2\n')
+    with pytest.raises(
+        ConfigError, match=r"gateway.toml', line 4: plugin.mine.size: .*; line 6: plugin.mine.sise: unknown key$"
+    ):
+        Gateway.from_config(path)

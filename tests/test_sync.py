@@ -243,3 +243,102 @@ def test_a_program_that_forgets_to_close_still_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr, done.returncode) == ("e\n", "", 0)
+
+
+class Slowly(ModelService):
+    """Streams fifty words, each when the loop comes round, and then waits for ever if told so."""
+
+    def __init__(self, *, ends: bool = True) -> None:
+        self.card = ModelCard(name="slowly", tasks=frozenset({Chat}))
+        self.ends = ends
+
+    async def run(self, request: Request[Any], /) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stream(self, request: Request[Any], /) -> Any:
+        for _ in range(50):
+            yield Delta("word ")
+            await asyncio.sleep(0)
+        if not self.ends:
+            await asyncio.Event().wait()
+        yield ChatResponse.of("word " * 50)
+
+
+def test_closing_from_another_thread_ends_what_is_under_way_with_closed_and_never_in_silence() -> None:
+    gw = Gateway([Slowly(ends=False)])
+    seen = threading.Semaphore(0)
+
+    def read() -> None:
+        with gw.stream(ASK) as stream:
+            for _ in stream:
+                seen.release()
+
+    def run() -> None:
+        seen.release()
+        gw.run(ASK)
+
+    with ThreadPoolExecutor(2) as pool:
+        reading, running = pool.submit(read), pool.submit(run)
+        for _ in range(51):
+            assert seen.acquire(timeout=10)
+        while gw.models()[0].in_flight < 2:
+            pass
+        gw.close()
+        for job in (reading, running):
+            with pytest.raises(Closed):
+                job.result(timeout=10)
+
+
+def test_a_reader_that_breaks_off_and_goes_on_loses_nothing() -> None:
+    with Gateway([Slowly()]) as gw, gw.stream(ASK) as stream:
+        first = [next(iter(stream)) for _ in range(3)]
+        assert len(first) + len(list(stream)) == 50
+
+
+def test_a_stream_keeps_its_gateway_open() -> None:
+    def ask() -> Any:
+        return Gateway([Slowly()]).stream(ASK)
+
+    assert len(list(ask())) == 50
+    gc.collect()
+    assert loop_threads() == []
+
+
+def test_a_service_that_exits_fails_alone_and_the_gateway_goes_on() -> None:
+    class Exits(Echo):
+        async def run(self, request: Request[Any], /) -> Response:
+            sys.exit(3)
+
+    with Gateway([Exits("exits", quality=1.0), Echo("echo")]) as gw:
+        for _ in range(3):
+            assert gw.chat("hello").model == "echo"
+
+
+def test_a_stream_that_nobody_opens_begins_nothing() -> None:
+    with Gateway([Slowly(ends=False)]) as gw:
+        for _ in range(3):
+            gw.stream(ASK)
+        assert gw.models()[0].in_flight == 0
+
+
+def test_a_gateway_that_was_never_used_closes_without_a_thread() -> None:
+    Gateway([Echo("echo")]).close()
+    assert loop_threads() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_stream_begun_before_a_fork_is_refused_in_the_child() -> None:
+    with Gateway([Slowly(ends=False)]) as gw, gw.stream(ASK) as stream:
+        next(iter(stream))
+        child = os.fork()
+        if child == 0:
+            try:
+                list(stream)
+            except Closed:
+                stream.close()
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0

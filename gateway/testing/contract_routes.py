@@ -16,9 +16,10 @@ from gateway.clock import Random, seeded
 from gateway.decision import Score, Veto
 from gateway.live import Live
 from gateway.parts import Delta, assemble
+from gateway.request import Request, Response
 from gateway.routing import Ask, Shape
 from gateway.service import Resources
-from gateway.tasks import Chat, ChatResponse, Embed, Generate, GenerateResponse, Message, Request, Response
+from gateway.tasks import Chat, ChatResponse, Embed, Generate, GenerateResponse, Message
 from gateway.testing.contract_rules import Broken, Contract, Pulse, on_a_loop, within
 from gateway.testing.contract_subject import same
 from gateway.testing.fakes import resources as outside_resources
@@ -67,8 +68,8 @@ class PolicyContract(Contract):
                 broken(f"{step} gave a {type(judgement).__name__}", f"a {kind.__name__} or None, at once (no coroutine)", why)
             if isinstance(judgement, Score) and not math.isfinite(judgement.usd):
                 broken(f"score gave {judgement.usd} USD", "a finite number; refuse with a Veto instead", why)
-            if isinstance(judgement, Veto) and not (judgement.rule and judgement.seen and judgement.allowed):
-                broken(f"{step} gave {judgement!r}", "a rule, what was seen, and what is allowed", "users act on these words")
+            if isinstance(judgement, Veto) and not (judgement.rule and judgement.seen):
+                broken(f"{step} gave {judgement!r}", "a rule, and what was seen", "users act on these words")
 
     def test_the_same_facts_get_the_same_judgement(self, policy: Any, cards: Any, asks: Any) -> None:
         first = list(self._judged(policy, cards, asks))
@@ -245,7 +246,7 @@ def usual_asks() -> list[Ask]:
         place="local", max_params=1e9, max_bytes=1e9, context=4096, features=frozenset({"tools"}), min_quality=0.5,
         languages=frozenset({"de"}), max_latency_s=1.0, max_first_token_s=0.2, max_cost_usd=0.01, model="fu*", avoid="bare",
     )  # fmt: skip
-    strict = Shape(task=Chat, need=need, features=frozenset({"tools"}), data_classes=frozenset({"pii"}), tenant="acme")
+    strict = Shape(task=Chat, need=need, features=frozenset({"tools"}), data_classes=frozenset({"pii"}))
     return [
         Ask(shape=Shape(task=Chat, need=Need())),
         Ask(shape=strict, input_bytes=4000, input_tokens=1000, output_tokens=100, conversation="c", deadline_s=2.0, now=9.0),

@@ -12,11 +12,12 @@ import pytest
 
 from gateway.card import ModelCard
 from gateway.errors import GatewayError, ServiceError, UnsupportedTask
+from gateway.request import Request, Response
 from gateway.service import ModelService, Resources, service_name
-from gateway.tasks import Chat, Request, Response, Tool
+from gateway.tasks import Chat, Tool
 from gateway.testing.contract_features import check_feature, check_max_tokens
 from gateway.testing.contract_rules import BLOCKED_EXPECTED, BLOCKED_WHY, Broken, Contract, Pulse, new_tasks, on_a_loop, within
-from gateway.testing.contract_subject import CANARY, Subject, close, same, started
+from gateway.testing.contract_subject import CANARY, NoRequest, Subject, close, same, started
 from gateway.testing.fakes import resources as outside_resources
 
 Check = Callable[[Subject, Pulse], Coroutine[Any, Any, None]]
@@ -68,12 +69,19 @@ class ModelServiceContract(Contract):
         """Resources outside a gateway."""
         return outside_resources()
 
-    def _check(self, service: ModelService, resources: Resources, requests: Sequence[Request[Any]], check: Check) -> None:
+    def _check(
+        self,
+        service: ModelService,
+        resources: Resources,
+        requests: Sequence[Request[Any]],
+        check: Check,
+        told_elsewhere: type[Broken] | None = NoRequest,
+    ) -> None:
         async def whole(pulse: Pulse) -> None:
             async with started(service, resources, requests, self.patience_s) as subject:
                 await check(subject, pulse)
 
-        on_a_loop(whole, patience_s=self.patience_s)
+        on_a_loop(whole, patience_s=self.patience_s, told_elsewhere=told_elsewhere)
 
     def _expect_same(self, one: Response, other: Response, seen: str, why: str) -> None:
         if self.deterministic and not same(one, other, ids=False):
@@ -102,7 +110,7 @@ class ModelServiceContract(Contract):
             for request in subject.requests:
                 await subject.answer(request)
 
-        self._check(service, resources, requests, check)
+        self._check(service, resources, requests, check, told_elsewhere=None)
 
     def test_a_task_not_on_the_card_is_unsupported(self, service: Any, resources: Any, requests: Any) -> None:
         async def check(subject: Subject, pulse: Pulse) -> None:
@@ -209,7 +217,7 @@ class ModelServiceContract(Contract):
             await within(self.patience_s, service.aclose(), "a second aclose")
             await no_new_tasks(known, "aclose")
 
-        on_a_loop(check, patience_s=self.patience_s)
+        on_a_loop(check, patience_s=self.patience_s, told_elsewhere=NoRequest)
 
     def test_the_event_loop_is_never_blocked(self, service: Any, resources: Any, requests: Any) -> None:
         async def check(subject: Subject, pulse: Pulse) -> None:

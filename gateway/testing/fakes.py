@@ -25,8 +25,9 @@ from gateway.errors import ContextTooLong, UnsupportedOption, UnsupportedTask, W
 from gateway.events import Event
 from gateway.keys import EnvKey, FileKey, Keys
 from gateway.parts import Delta, Part, Restart, Text, ToolCall
+from gateway.request import Request, Response
 from gateway.service import ModelService, Resources
-from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse, Request, Response
+from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse
 from gateway.testing.schemas import instance
 from gateway.weights import FileStore, TensorInfo, Weights, WeightsWriter
 

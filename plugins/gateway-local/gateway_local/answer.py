@@ -20,6 +20,7 @@ from gateway import (
     ModelCard,
     Overloaded,
     Rejected,
+    ServiceCrashed,
     ServiceError,
     UnsupportedOption,
     Usage,
@@ -57,6 +58,10 @@ class Answers:
         try:
             prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
         except jinja2.TemplateError as error:
+            kind = type(error)
+            if kind is not jinja2.TemplateError:  # raise_exception's own; the others are faults of the template
+                message = f"the chat template of model {self.card.name!r} fails with {kind.__name__}"
+                raise ServiceCrashed(message, model=self.card.name, cause=kind.__name__) from error
             message = f"the chat template of model {self.card.name!r} refuses this order of roles"
             raise UnsupportedOption(message, model=self.card.name, option="messages") from error
         # The template has written the special tokens already.

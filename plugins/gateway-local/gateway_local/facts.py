@@ -31,6 +31,9 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length",
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 
+COUNTS = ("", "K", "M", "B", "T")
+BYTES = (" B", " kB", " MB", " GB", " TB")
+
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "lasttoken")
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "lasttoken"]
 
@@ -289,3 +292,12 @@ def first_int(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
         if type(value) is int and value > 0:
             return value
     return None
+
+
+def rounded(number: float, units: tuple[str, ...]) -> str:
+    """A figure in three digits, such as 2.16M; each of the units is a thousand of the one before."""
+    for unit in units[:-1]:
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}{units[-1]}"

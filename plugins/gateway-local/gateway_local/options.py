@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from gateway import ConfigError, parse_config
 
@@ -12,15 +12,12 @@ Task = Literal["generate", "chat", "embed"]
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-STRICT: Mapping[str, Any] = {"extra": "forbid"}
 RESERVED = "starter"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """One row of ``models``."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     name: str
     weights: str
@@ -48,8 +45,6 @@ class ModelOptions:
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions:
     """The whole section."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     models: list[ModelOptions] = field(default_factory=list)
     starter: bool = True

@@ -69,7 +69,7 @@ class Owner:
             async for item in items:
                 if isinstance(item, Done):
                     return item.value
-        raise Closed(f"model {self.name!r} has been closed")
+        raise self._closed_error()
 
     async def stream(self, work: Callable[[Call], Any]) -> AsyncGenerator[Any, None]:
         """What `work` sends, then Done with what it returned. Closing this early stops the work at its next step.
@@ -91,18 +91,34 @@ class Owner:
 
     def close(self) -> None:
         """Refuse what waits, stop what runs, and end the thread. Blocks until it has ended."""
+        self._stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def abandon(self) -> None:
+        """Refuse what waits, and what runs too, without waiting: the thread ends at the next step of its work."""
+        running = self._stop()
+        if running is not None:
+            running.send(Failed(self._closed_error()))
+        elif self._thread.ident is not None:  # it is idle, and ends at once
+            self._thread.join()
+
+    def _stop(self) -> Call | None:
+        """Tell the thread to end; what it is at."""
         with self._change:
             self._closed = True
             if self._running is not None:
                 self._running.gone = True
             self._change.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
+            return self._running
+
+    def _closed_error(self) -> Closed:
+        return Closed(f"model {self.name!r} has been closed")
 
     def _enter(self, call: Call) -> None:
         with self._change:
             if self._closed:
-                raise Closed(f"model {self.name!r} has been closed")
+                raise self._closed_error()
             if len(self._waiting) >= self._max_queue:
                 message = f"model {self.name!r} has {self._max_queue} requests waiting already (max_queue)"
                 raise Overloaded(message, model=self.name)
@@ -129,7 +145,7 @@ class Owner:
     def _live(self) -> None:
         while (call := self._next()) is not None:
             if self._closed:
-                call.send(Failed(Closed(f"model {self.name!r} has been closed")))
+                call.send(Failed(self._closed_error()))
             elif not call.gone:
                 call.send(outcome(call, self.name))
             call = None

@@ -24,6 +24,7 @@ from gateway import (
 )
 from gateway_local import facts as known
 from gateway_local.facts import Facts
+from gateway_local.imports import import_code
 from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Done, Owner
 from gateway_local.render import option, refuse_options
@@ -70,9 +71,24 @@ class LocalModel(ModelService):
             async for item in items:
                 yield item.value if isinstance(item, Done) else item
 
+    async def check(self, resources: Resources) -> str:
+        """A line about the weights, after everything that a start would refuse but the tensors' own bytes. WeightsError
+        names the file or the tensor that is wrong."""
+        # A thread of its own: the model's may be busy with a request for minutes.
+        owner = Owner(self.name, max_queue=1)
+        owner.start()
+        try:
+            found: str = await owner.run(lambda call: self._check(resources, call))
+        finally:
+            owner.abandon()
+        return found
+
     async def aclose(self) -> None:
-        """Stop what runs, end the thread, let go of the model."""
-        await asyncio.to_thread(self._owner.close)
+        """Stop what runs, end the thread, let go of the model. A load that is under way is not waited for."""
+        if self._answers is None:  # importing torch takes seconds and cannot be interrupted; the thread is a daemon
+            self._owner.abandon()
+        else:
+            await asyncio.to_thread(self._owner.close)
         self._answers = None
 
     def _work(self, request: Request[Any]) -> Callable[[Call], Response]:
@@ -101,11 +117,25 @@ class LocalModel(ModelService):
         finally:
             weights.close()
 
+    def _check(self, resources: Resources, call: Call) -> str:
+        facts = self._facts or self._read_facts(resources)
+        self._import("check", resources, facts, call)
+        from gateway_local.load import check
+
+        weights = resources.weights(self._options.weights)
+        try:
+            check(weights, facts)
+            size = f"{known.rounded(facts.params, known.COUNTS)} parameters, {known.rounded(weights.bytes, known.BYTES)}"
+            return f"weights readable: {size}, {facts.stored}"
+        finally:
+            weights.close()
+
     def _load(self, resources: Resources, call: Call) -> Answers:
+        facts = self._facts or self._read_facts(resources)
+        self._import("start", resources, facts, call)
         from gateway_local.answer import Answers, pick_device
         from gateway_local.load import load
 
-        facts = self._facts or self._read_facts(resources)
         device = pick_device(self._options.device)
         dtype = self._dtype(facts, gpu=not device.startswith("cpu"))
         label = f"load {self.name}"
@@ -122,6 +152,15 @@ class LocalModel(ModelService):
         finally:
             weights.close()
         return Answers(self._card_of(facts), facts, loaded)
+
+    def _import(self, what: str, resources: Resources, facts: Facts, call: Call) -> None:
+        """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile."""
+        label = f"{what} {self.name}"
+        resources.progress(label, 0, None)
+        try:
+            import_code(facts.architecture, gone=lambda: call.gone)
+        finally:
+            resources.progress(label, 1, 1)
 
     def _dtype(self, facts: Facts, *, gpu: bool) -> str:
         return known.chosen_dtype(self._options.dtype, facts, gpu=gpu, native_bf16=known.native_bf16())

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from gateway_local.owner import Call, Done, Owner
 
-from gateway import Closed, Generate, Overloaded, Rejected, ServiceCrashed
+from gateway import Closed, FileStore, Generate, Keys, Overloaded, Rejected, ServiceCrashed, Weights
+from gateway.testing import resources
 
 
 class Gate:
@@ -168,6 +169,59 @@ def test_closing_answers_everyone_and_refuses_the_rest() -> None:
         with pytest.raises(Closed):
             await owner.run(lambda call: "later")
         await asyncio.to_thread(owner.close)
+
+    asyncio.run(whole())
+
+
+def test_abandoning_answers_everyone_though_the_work_goes_on() -> None:
+    async def whole() -> None:
+        owner = Owner("tiny", max_queue=4)
+        owner.start()
+        gate = Gate()
+        running = asyncio.create_task(owner.run(gate))
+        await until(gate.began)
+        waiting = asyncio.create_task(owner.run(lambda call: "late"))
+        await asyncio.sleep(0)
+        owner.abandon()
+        with pytest.raises(Closed):
+            await running
+        gate.open.set()
+        with pytest.raises(Closed):
+            await waiting
+        await asyncio.to_thread(owner.close)
+
+    asyncio.run(whole())
+
+
+def test_closing_a_model_does_not_wait_for_its_load(llama: Any, service: Any) -> None:
+    gate = Gate()
+
+    class Slow(FileStore):
+        """Opens a second time, to load, when the gate is open."""
+
+        opened = 0
+
+        def open(self, uri: str, keys: Keys) -> Weights:
+            self.opened += 1
+            if self.opened > 1:
+                gate(None)  # type: ignore[arg-type]
+            return super().open(uri, keys)
+
+    lent = resources(stores={"file": Slow()})
+
+    async def whole() -> None:
+        model = service(llama)
+        await model.describe(lent)
+        starting = asyncio.create_task(model.start(lent))
+        await until(gate.began)
+        await model.aclose()
+        assert not gate.open.is_set()
+        with pytest.raises(Closed):
+            await starting
+        gate.open.set()
+        await asyncio.to_thread(model._owner.close)
+        with pytest.raises(Closed):
+            await model.run(Generate(prompt="the cat"))
 
     asyncio.run(whole())
 

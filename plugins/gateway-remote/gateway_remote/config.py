@@ -15,6 +15,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 TASKS = {"chat": Chat, "embed": Embed}
 CHAT_FEATURES = ("streaming", "stop", "seed", "tools", "json_schema")
 KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
+ENDPOINTS = ("/chat/completions", "/completions", "/embeddings")
 OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 
 
@@ -36,7 +37,11 @@ def _http_url(value: str) -> str:
         raise ValueError("must not hold a user or password: give the key as api_key = 'env:NAME'")
     if parts.query or parts.fragment or any(not 32 < ord(c) < 127 for c in value):
         raise ValueError("must be a plain URL without a query, fragment or space")
-    return value.rstrip("/")
+    value = value.rstrip("/")
+    for ending in ENDPOINTS:
+        if value.lower().endswith(ending):
+            raise ValueError(f"must not name an endpoint: give the part before {ending}")
+    return value
 
 
 def _reference(value: str) -> str:
@@ -130,6 +135,11 @@ class ModelRow:
     def host(self) -> str:
         """The host that the model is asked at."""
         return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def hint(self) -> str:
+        """What a 404 suggests; "" when the base_url has a path."""
+        return "" if urlsplit(self.base_url).path else " (does base_url need /v1 at its end?)"
 
     @property
     def served_model(self) -> str:

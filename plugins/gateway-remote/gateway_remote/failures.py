@@ -47,13 +47,20 @@ def failure(
     *,
     model: str,
     now_s: float = 0.0,
+    hint: str = "",
 ) -> ServiceError:
-    """The error of a reply whose status is not 200. `now_s`, since the epoch, is for a Retry-After date."""
+    """The error of a reply whose status is not 200. `now_s`, since the epoch, is for a Retry-After date.
+
+    `hint` is what a 404 adds to its message.
+    """
     try:
         payload = loads(body)
     except JSONError:
         payload = None
-    return _failure(status, headers, payload, model, now_s, f"HTTP {status}")
+    error = _failure(status, headers, payload, model, now_s, f"HTTP {status}")
+    if status == 404:
+        error.message += hint
+    return error
 
 
 def payload_failure(payload: Mapping[str, Any], *, model: str) -> ServiceError:

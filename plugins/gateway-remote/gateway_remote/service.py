@@ -29,6 +29,7 @@ from gateway import (
 from gateway_remote.config import ModelRow, is_reference
 from gateway_remote.failures import failure
 from gateway_remote.jsonbytes import JSONError, loads
+from gateway_remote.patience import Patience
 from gateway_remote.request import chat_body, embed_body
 from gateway_remote.response import bad, chat_response, embed_response
 from gateway_remote.sse import EventReader, LineTooLong
@@ -83,7 +84,7 @@ class RemoteModel(ModelService):
             body = self._chat(request, stream=False)
         status, headers, reply = await self._ask(self._started(), "POST", path, body, self.row.limits.reply_s)
         if status // 100 != 2:
-            raise failure(status, headers, reply, model=self.name, now_s=self._clock.now())
+            raise self._failure(status, headers, reply)
         if isinstance(request, Embed):
             return embed_response(reply, request, model=self.name, headers=headers)
         return chat_response(reply, request, model=self.name, headers=headers)
@@ -102,6 +103,7 @@ class RemoteModel(ModelService):
         loop = asyncio.get_running_loop()
         waiting = "for the first token"
         answer: Answer | None = None
+        patience: Patience | None = None
         try:
             try:
                 answer = await link.send("POST", "/chat/completions", body, limit_s=limits.first_token_s)
@@ -113,7 +115,7 @@ class RemoteModel(ModelService):
             except TimeoutError:
                 raise self._silent(waiting, limits.first_token_s) from None
             if not answer.ok:
-                raise failure(answer.status, answer.headers, reply, model=self.name, now_s=self._clock.now())
+                raise self._failure(answer.status, answer.headers, reply)
             if whole:  # the server does not stream
                 response = chat_response(reply, request, model=self.name, headers=answer.headers)
                 for delta in response.deltas():
@@ -122,10 +124,11 @@ class RemoteModel(ModelService):
                 return
             state = ChatStream(request, model=self.name, id=answer.headers.get("x-request-id", ""))
             reader = EventReader()
+            patience = Patience()
             while not state.done:
-                # Each wait is timed by itself: no timer runs while the caller holds a delta.
+                # Each wait is timed by itself: nothing runs out while the caller holds a delta.
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    with patience.until(deadline):
                         chunk = await answer.read()
                     events = reader.feed(chunk) if chunk else reader.flush()
                 except (TimeoutError, ServiceError, LineTooLong) as error:
@@ -149,6 +152,8 @@ class RemoteModel(ModelService):
                 await self._drain(answer)
             yield response
         finally:
+            if patience is not None:
+                patience.close()
             if answer is not None:
                 await answer.aclose()
 
@@ -161,9 +166,10 @@ class RemoteModel(ModelService):
             if link is not self._link:
                 await link.aclose()
         if status // 100 != 2:
-            error = failure(status, headers, reply, model=self.name, now_s=resources.clock.now())
+            now_s = resources.clock.now()
+            error = failure(status, headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
             if isinstance(error, ModelMissing):
-                return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models"
+                return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models{self.row.hint}"
             raise error
         try:
             payload = loads(reply)
@@ -239,6 +245,9 @@ class RemoteModel(ModelService):
                     pass
         except (TimeoutError, ServiceError):
             pass  # the connection is not used again: that is all it costs
+
+    def _failure(self, status: int, headers: Mapping[str, str], reply: bytes) -> ServiceError:
+        return failure(status, headers, reply, model=self.name, now_s=self._clock.now(), hint=self.row.hint)
 
     def _lost(self, error: Exception, state: ChatStream, waiting: str) -> ServiceError:
         limits = self.row.limits

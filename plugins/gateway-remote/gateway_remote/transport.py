@@ -7,6 +7,8 @@ and a transport alone takes less time per call.
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import urllib.request
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +16,7 @@ from functools import partial
 
 import httpx
 
-from gateway import BadReply, ConfigError, ServiceError, Unreachable
+from gateway import BadReply, ConfigError, GatewayError, ServiceError, Unreachable
 
 KEEP_ALIVE_CONNECTIONS = 100
 KEEP_ALIVE_S = 30.0
@@ -22,6 +24,13 @@ MAX_BODY_BYTES = 256 << 20
 MAX_ERROR_BODY_BYTES = 256 << 10
 # Of errors of the TLS layer httpx lets some through as they are: they are OSErrors.
 BROKEN = (httpx.HTTPError, OSError)
+# Why there is no connection, by the first of these that is found behind httpx's error. Its own text is not shown.
+CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "no such host"),
+    (ConnectionRefusedError, "refused"),
+    (ssl.SSLCertVerificationError, "TLS failed: its certificate is not trusted"),
+    (ssl.SSLError, "TLS failed"),
+)
 
 
 class Link:
@@ -50,6 +59,9 @@ class Link:
         self._slots = asyncio.Semaphore(max_connections)
         self._given = transport
         self._ways = None if transport else Ways(base_url)
+        self._where = _where(httpx.URL(base_url))
+        if self._ways is not None and self._ways.proxied:
+            self._where += ", through the proxy that the environment names"
 
     async def send(self, method: str, path: str, body: bytes = b"", *, limit_s: float) -> Answer:
         """The start of an answer, which must be closed. Unreachable says in which phase it failed.
@@ -78,7 +90,7 @@ class Link:
         except BaseException as error:
             await self._free(way)
             if isinstance(error, BROKEN) and not isinstance(error, TimeoutError):
-                raise _failed(error, self._model) from None
+                raise _failed(error, self._model, self._where, self._timeout["connect"]) from None
             raise
         return Answer(response, partial(self._free, way), model=self._model, sent_s=sent_s)
 
@@ -106,6 +118,7 @@ class Ways:
         url = httpx.URL(base_url)
         self._proxy = _proxy(url)
         # Reading the certificate authorities takes 20 ms: once for all, and not for a plain connection.
+        self.proxied = self._proxy is not None
         self._ssl = httpx.create_ssl_context(verify=url.scheme == "https" or self._proxy is not None)
         self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
         self._all: set[httpx.AsyncHTTPTransport] = set()
@@ -203,12 +216,20 @@ def _proxy(url: httpx.URL) -> httpx.Proxy | None:
         raise ConfigError(f"the proxy for {url.scheme} in the environment cannot be used") from None
 
 
-def _failed(error: Exception, model: str) -> ServiceError:
+def _where(url: httpx.URL) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
+def _failed(error: Exception, model: str, where: str = "the server", connect_s: float | None = None) -> ServiceError:
     """What a failure of the connection means. The cause is not chained: its text can quote a header."""
     name = type(error).__name__
     match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.PoolTimeout():
-            what, phase = "no connection", "connect"
+        case httpx.ConnectTimeout():  # of the TLS handshake too
+            what, phase = f"no connection to {where}", "connect"
+            name = "still connecting" if connect_s is None else f"still connecting after {connect_s:g} s"
+        case httpx.ConnectError() | httpx.ProxyError() | httpx.PoolTimeout():
+            what, phase, name = f"no connection to {where}", "connect", _cause(error)
         case httpx.WriteError() | httpx.WriteTimeout():
             what, phase = "the connection broke while the request was sent", "write"
         case httpx.DecodingError():
@@ -218,3 +239,15 @@ def _failed(error: Exception, model: str) -> ServiceError:
         case _:
             what, phase = "the connection broke before the reply was whole", "read"
     return Unreachable(f"model {model!r}: {what} ({name})", model=model, phase=phase)
+
+
+def _cause(error: Exception) -> str:
+    """Why there is no connection, in fixed words."""
+    cause: BaseException | None = error
+    # Behind an error of ours lies what an earlier call met, when this one was made while that was handled.
+    while cause is not None and not isinstance(cause, GatewayError):
+        for kind, words in CAUSES:
+            if isinstance(cause, kind):
+                return words
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -77,6 +77,14 @@ def test_a_wrong_value_is_named_and_never_shown(key: str, value: object) -> None
     assert "hunter2" not in str(caught.value) + repr(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["/chat/completions", "/completions/", "/embeddings", "/Chat/Completions"])
+def test_a_base_url_that_names_an_endpoint_is_refused_with_what_to_give(ending: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        models({"name": "big", "base_url": URL + ending})
+    wanted = ending.lower().rstrip("/")
+    assert f"plugin.remote.models.0.base_url: must not name an endpoint: give the part before {wanted}" in str(caught.value)
+
+
 async def _describe(service: ModelService) -> None:
     await service.describe(resources())
 

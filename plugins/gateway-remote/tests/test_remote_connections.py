@@ -1,8 +1,10 @@
 """Connections: cancelled, many at once, refused, and those of a transport of the user's own."""
 
 import asyncio
+import contextlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 
 import httpx
@@ -20,11 +22,106 @@ def test_a_server_that_is_not_there_is_unreachable() -> None:
     async def whole() -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
-            async with started(f"http://127.0.0.1:{closed.getsockname()[1]}/v1") as model:
+            where = f"127.0.0.1:{closed.getsockname()[1]}"
+            async with started(f"http://{where}/v1") as model:
                 for call in (model.run(HELLO), streamed(model), model.check(resources())):
                     with pytest.raises(Unreachable) as caught:
                         await call
                     assert caught.value.phase == "connect" and caught.value.retryable
+                    assert str(caught.value) == f"model 'loopback': no connection to {where} (refused)"
+
+    asyncio.run(whole())
+
+
+def test_a_server_that_speaks_no_tls_is_told_as_such() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def plain() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(1)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(4096):
+                        pass
+
+        async def whole() -> None:
+            where = f"127.0.0.1:{listening.getsockname()[1]}"
+            async with started(f"https://{where}/v1") as model:
+                answering = asyncio.create_task(asyncio.to_thread(plain))
+                with pytest.raises(Unreachable) as caught:
+                    await model.run(HELLO)
+                assert str(caught.value) == f"model 'loopback': no connection to {where} (TLS failed)"
+                await answering
+
+        asyncio.run(whole())
+
+
+def test_a_tls_handshake_that_stalls_is_a_connection_that_does_not_come_up() -> None:
+    async def whole() -> None:
+        with socket.socket() as mute:  # connections wait in its backlog: nobody answers
+            mute.bind(("127.0.0.1", 0))
+            mute.listen()
+            async with started(f"https://127.0.0.1:{mute.getsockname()[1]}", limits={"connect_s": 0.1}) as model:
+                with pytest.raises(Unreachable, match=r"\(still connecting after 0\.1 s\)") as caught:
+                    await streamed(model)
+                assert caught.value.phase == "connect"
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("cause", "url", "words"),
+    [
+        (socket.gaierror(-2, PROMPT), "https://api.example.com/v1", "api.example.com:443 (no such host)"),
+        (ConnectionRefusedError(111, PROMPT), "http://[::1]/v1", "[::1]:80 (refused)"),
+        (ssl.SSLCertVerificationError(1, PROMPT), "https://x:8443", "x:8443 (TLS failed: its certificate is not trusted)"),
+        (OSError(PROMPT), "http://x:1/v1", "x:1 (ConnectError)"),
+    ],
+)
+def test_why_there_is_no_connection_is_told_in_fixed_words(cause: Exception, url: str, words: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        try:
+            raise OSError("of httpcore") from cause
+        except OSError:
+            raise httpx.ConnectError(PROMPT)  # noqa: B904 - either way of chaining is followed
+
+    async def whole() -> None:
+        async with started(url, transport=httpx.MockTransport(answer)) as model:
+            with pytest.raises(Unreachable) as caught:
+                await model.run(HELLO)
+            assert str(caught.value) == f"model 'loopback': no connection to {words}"
+
+    asyncio.run(whole())
+
+
+def test_what_an_earlier_call_met_is_not_taken_for_the_cause() -> None:
+    kinds = iter([ConnectionRefusedError(), EOFError()])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(PROMPT) from next(kinds)
+
+    async def whole() -> None:
+        async with started("http://x/v1", transport=httpx.MockTransport(answer)) as model:
+            try:
+                await model.run(HELLO)
+            except Unreachable:
+                with pytest.raises(Unreachable, match=r"\(ConnectError\)"):
+                    await model.run(HELLO)
+
+    asyncio.run(whole())
+
+
+def test_a_proxy_of_the_environment_is_named_when_it_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def whole() -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("http_proxy", f"http://user:{PROMPT}@127.0.0.1:{closed.getsockname()[1]}")
+            monkeypatch.setenv("no_proxy", "")
+            async with started("http://api.example.com/v1") as model:
+                with pytest.raises(Unreachable) as caught:
+                    await model.run(HELLO)
+                assert "api.example.com:80, through the proxy that the environment names (refused)" in str(caught.value)
+                assert PROMPT not in str(caught.value)
 
     asyncio.run(whole())
 

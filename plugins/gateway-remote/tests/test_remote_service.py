@@ -6,7 +6,7 @@ import pickle
 import pytest
 from gateway_remote.service import RemoteModel
 from pydantic import BaseModel
-from remote_case import HELLO, row, streamed, with_model
+from remote_case import HELLO, row, started, streamed, with_model
 
 from gateway import (
     AttemptTimeout,
@@ -280,6 +280,22 @@ def test_check_says_whether_the_model_is_listed(server: LoopbackServer) -> None:
         with pytest.raises(BadReply):
             await RemoteModel(row(server.url)).check(lent)
         await server.wait_for(lambda s: s.connections == 0)
+
+    asyncio.run(whole())
+
+
+def test_a_404_at_an_address_without_a_path_asks_about_v1(server: LoopbackServer) -> None:
+    async def whole() -> None:
+        bare = server.url.removesuffix("/v1")
+        assert bare != server.url
+        for url, hinted in ((bare, True), (bare + "/", True), (server.url, False)):
+            server.script(*[Fault(status=404)] * 3)
+            async with started(url) as model:
+                for call in (model.run(HELLO), streamed(model)):
+                    with pytest.raises(ModelMissing) as caught:
+                        await call
+                    assert ("(does base_url need /v1 at its end?)" in str(caught.value)) is hinted
+                assert ("/v1 at its end" in await model.check(resources())) is hinted
 
     asyncio.run(whole())
 

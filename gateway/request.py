@@ -1,0 +1,128 @@
+"""Request and Response, the base of every task; Meta, what travels with a request; Traits, what routing may know of it.
+
+A request class IS a task, and says which response answers it. A third party adds one by subclassing:
+
+    @dataclass(frozen=True, kw_only=True)
+    class RhymeResponse(Response):
+        words: tuple[str, ...]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Rhyme(Request[RhymeResponse]):          # the task is called "rhyme"
+        word: str = field(repr=False)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args
+
+from gateway.card import Usage, check_number
+from gateway.errors import InvalidRequest
+from gateway.parts import FORBID, Delta
+from gateway.trace import Trace
+
+R = TypeVar("R", bound="Response", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What travels with a request and is no part of its content or equality.
+
+    `deadline_s`: seconds for everything, from the call on. `data_class`: how sensitive the caller says it is.
+    """
+
+    tenant: str = ""
+    conversation: str = ""
+    deadline_s: float | None = None
+    data_class: str = ""
+
+    def __post_init__(self) -> None:
+        check_number(self.deadline_s, "meta.deadline_s", low=0, high=1e9)
+        for name in ("tenant", "conversation", "data_class"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidRequest(f"meta.{name} must be a string", field=f"meta.{name}")
+
+
+NO_META = Meta()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    usage: Usage = Usage()
+    model: str = ""
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    def deltas(self) -> Sequence[Delta]:
+        """The stream that a service which does not stream would have sent. Empty: it comes as a whole."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What routing must know of a request, without its content.
+
+    `input_bytes` is the UTF-8 size as near as it is cheap to tell; media count in `modalities` alone.
+    `output_tokens` is the caller's limit, None when there is none.
+    """
+
+    input_bytes: int = 0
+    output_tokens: int | None = None
+    features: frozenset[str] = frozenset()
+    modalities: frozenset[str] = frozenset({"text"})
+
+
+TEXT_ONLY = frozenset({"text"})
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[R]):
+    """The base of every request: a frozen dataclass, checked when made, safe to share between tasks.
+
+    A subclass names its response as the type argument; its task name is the class name in lower case
+    unless it sets `task`. Content fields should be declared ``field(repr=False)``: a repr may land in a log.
+    """
+
+    task: ClassVar[str] = "request"
+    response: ClassVar[type[Response]] = Response
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    meta: Meta = field(default=NO_META, repr=False, compare=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "task" not in cls.__dict__:
+            cls.task = cls.__name__.lower()
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, Response):
+                    cls.response = argument
+
+    def traits(self) -> Traits:
+        """What routing may know. The default counts the text in every field and asks for no feature."""
+        size = sum(text_bytes(getattr(self, f.name)) for f in fields(self) if f.name != "meta")
+        return Traits(input_bytes=size)
+
+    def accept(self, response: Response) -> Response:
+        """The response as the caller gets it. Raise ValueError when it does not fit what was asked for."""
+        return response
+
+    def with_meta(self, meta: Meta) -> Self:
+        """The same request with another meta."""
+        return replace(self, meta=meta)
+
+
+def text_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, (tuple, list)):
+        return sum(map(text_bytes, value))
+    return 0

@@ -1,0 +1,118 @@
+"""What a hop takes and costs: reserved before the call at its expected size, settled after it, however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from gateway.card import Usage
+from gateway.config import LimitConfig
+from gateway.decision import Veto
+from gateway.errors import BadReply, GatewayError, told
+from gateway.hop import Hop, House
+from gateway.policies import expected_usd
+from gateway.request import Response
+from gateway.routing import BYTES_PER_TOKEN, Ask
+from gateway.state import Lease, Limit, Refusal, Unit
+
+T = TypeVar("T")
+
+SECONDS = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+MOST = 1e15
+"""No count of tokens and no cost is above this: what a service reports is not trusted blindly."""
+
+log = logging.getLogger(__name__)
+
+
+async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
+    """Reserve what the hop is expected to use, or say which limit has no room. GatewayError when limits cannot be counted."""
+    if not house.limits:
+        return None
+    tokens = ask.input_tokens + hop.live.expected_tokens(ask.shape.task.task, ask.output_tokens)
+    amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": expected_usd(ask, hop.card, hop.live)}
+    try:
+        outcome = await house.state.reserve(amounts, [_limit(one, hop, ask) for one in house.limits])
+    except Exception as error:
+        message = f"the state store raised {told(error)}: limits cannot be counted, so nothing is sent"
+        raise GatewayError(message) from error
+    if isinstance(outcome, Lease):
+        hop.lease = outcome
+        return None
+    return outcome
+
+
+async def give_back(house: House, hop: Hop, usage: Usage, usd: float) -> None:
+    """Settle and free what the hop took: once, however it ended."""
+    hop.settled = True
+    if hop.taken:
+        hop.live.in_flight -= 1
+    if hop.lease is not None:
+        tokens = usage.input_tokens + usage.output_tokens
+        amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": usd}
+        # Shielded: a caller who gives up now must not leave the lease unsettled.
+        await asyncio.shield(asyncio.ensure_future(_settle(house, hop.lease, amounts)))
+
+
+def cost_usd(hop: Hop, usage: Usage) -> float:
+    """What a usage costs at the model's price; 0 where that is not known, and where a transform answered."""
+    price = hop.card.price_or_free()
+    if price is None or hop.answer is not None:
+        return 0.0
+    return price.usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+
+
+def usage_of_failure(hop: Hop, error: GatewayError | None, input_tokens: int) -> Usage:
+    """What a failed attempt used and was billed: by its own reply when it came, else as far as the stream had come."""
+    if isinstance(error, BadReply) and isinstance(error.reply, Response) and sound(error.reply.usage):
+        usage = error.reply.usage
+        return stamped(usage, cost_usd=usage.cost_usd or cost_usd(hop, usage))
+    if not hop.delivered:
+        return Usage()
+    tokens = sum(len(delta.data) for delta in hop.delivered if isinstance(delta.data, str)) // BYTES_PER_TOKEN
+    usage = Usage(input_tokens=input_tokens, output_tokens=tokens, estimated=True)
+    return stamped(usage, cost_usd=cost_usd(hop, usage))
+
+
+def sound(usage: object) -> bool:
+    """True for a usage that can be: counts and cost finite and at least 0."""
+    if not isinstance(usage, Usage):
+        return False
+    counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cost_usd)
+    return all(isinstance(count, (int, float)) and 0 <= count < MOST for count in counts)
+
+
+def refusal_veto(refusal: Refusal) -> Veto:
+    """A limit without room as a veto, for the decision's table."""
+    limit = refusal.limit
+    allowed = f"{limit.max:g} {limit.unit} per {limit.window_s:g} s"
+    return Veto(f"limit {limit.key}", f"{refusal.used:g} used, {fits(refusal)}", allowed, "gateway")
+
+
+def fits(refusal: Refusal) -> str:
+    """When the request would fit, in words."""
+    return "never fits" if refusal.frees_in_s > SECONDS["month"] else f"fits in {refusal.frees_in_s:.0f} s"
+
+
+def stamped(record: T, **facts: Any) -> T:
+    """A copy of a frozen record with facts filled in: `dataclasses.replace` without checking everything again."""
+    if hasattr(type(record), "__slots__"):  # a third party's own choice
+        return cast("T", replace(cast("Any", record), **facts))
+    new = object.__new__(type(record))
+    vars(new).update(vars(record), **facts)
+    return new
+
+
+def _limit(one: LimitConfig, hop: Hop, ask: Ask) -> Limit:
+    whose = {"all": "", "tenant": ask.tenant, "model": hop.card.name, "provider": hop.card.provider}
+    key = f"{one.by}:{whose[one.by]}" if one.by != "all" else "all"
+    return Limit(key, one.unit, one.max, SECONDS[one.per])
+
+
+async def _settle(house: House, lease: Lease, amounts: Mapping[Unit, float]) -> None:
+    try:
+        await house.state.settle(lease, amounts)
+    except Exception as error:  # the answer is there and paid for: not counting it is the lesser harm
+        log.error("the state store raised %s in settle", told(error))

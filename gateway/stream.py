@@ -1,0 +1,142 @@
+"""Stream: a streamed answer as its reader sees it, over one attempt after another until a first delta has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from gateway.call import Call
+from gateway.errors import BadReply
+from gateway.hop import Hop
+from gateway.parts import Delta, Restart
+from gateway.request import Response
+
+R = TypeVar("R", bound=Response)
+
+
+class Stream(Generic[R]):
+    """A streamed answer: an async iterator of deltas, and after its end `response`. Always open it with ``async with``."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._response: R | None = None
+        self._leaving = False
+        source = self._deltas()
+        deadline_s = call.request.meta.deadline_s
+        self._source = source if deadline_s is None else self._timed(source, deadline_s)
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self._source
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop, and free everything that the answer held: the service's slot, socket or thread."""
+        self._leaving = True
+        await self._source.aclose()
+
+    @property
+    def response(self) -> R:
+        """The whole response, once the stream has ended. RuntimeError before that."""
+        if self._response is None:
+            raise RuntimeError("the stream has not ended: iterate to its end first, or await result()")
+        return self._response
+
+    async def result(self) -> R:
+        """Read the stream to its end and give the whole response."""
+        async for _ in self._source:
+            pass
+        return self.response
+
+    async def _deltas(self) -> AsyncGenerator[Delta, None]:
+        call = self._call
+        await call.open()
+        while self._response is None:
+            hop = await call.next()
+            try:
+                async with aclosing(self._of_hop(hop)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+            except BaseException as error:
+                # What a service raises while it is being closed is no news to a reader who is leaving.
+                await call.fail(hop, GeneratorExit() if self._leaving and isinstance(error, Exception) else error)
+
+    async def _of_hop(self, hop: Hop) -> AsyncGenerator[Delta, None]:
+        call, response, monotonic = self._call, None, self._call.clock.monotonic
+        delivered = hop.delivered
+        async with aclosing(_events(hop)) as events:
+            async for event in events:
+                if response is not None:
+                    raise BadReply(f"model {hop.card.name!r} sent more after its final response", model=hop.card.name)
+                if isinstance(event, Delta):
+                    if hop.first_token_s is None:
+                        hop.first_token_s = monotonic() - hop.began
+                    if not hop.rewrites:
+                        delivered.append(event)
+                        paused = monotonic()
+                        yield event
+                        hop.idle_s += monotonic() - paused
+                        continue
+                    for out in hop.feed(event):
+                        delivered.append(out)
+                        paused = monotonic()
+                        yield out
+                        hop.idle_s += monotonic() - paused
+                elif isinstance(event, Restart):
+                    if delivered:
+                        raise BadReply(f"model {hop.card.name!r} began again in mid-stream", model=hop.card.name)
+                    call.rewrite(hop)  # what the rewrites hold back of the void beginning goes with them
+                elif isinstance(event, Response):
+                    response = event
+                else:
+                    kind = type(event).__name__
+                    raise BadReply(f"model {hop.card.name!r} streamed a {kind}", model=hop.card.name)
+        if response is None:
+            raise BadReply(f"the stream of {hop.card.name!r} ended without a response", model=hop.card.name)
+        for out in hop.flush():
+            delivered.append(out)
+            yield out
+        self._response = await call.succeed(hop, call.accept(hop, response))  # type: ignore[assignment]
+
+    async def _timed(self, source: AsyncGenerator[Delta, None], deadline_s: float) -> AsyncGenerator[Delta, None]:
+        # The limit is set anew around each step: no cancel scope may span a yield (PEP 789).
+        end = asyncio.get_running_loop().time() + deadline_s
+        async with aclosing(source):
+            while True:
+                scope = asyncio.timeout_at(end)
+                try:
+                    async with scope:
+                        delta = await anext(source)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if scope.expired():
+                        raise self._call.late() from None
+                    raise
+                yield delta
+
+
+def _events(hop: Hop) -> AsyncGenerator[Delta | Restart | Response, None]:
+    """What the hop's service streams, or a transform's own answer in the same form."""
+    if hop.answer is not None:
+        return _whole(hop.answer)
+    events: Any = hop.entry.service.stream(hop.request)
+    return events if hasattr(events, "aclose") else _closable(events)
+
+
+async def _whole(response: Response) -> AsyncGenerator[Delta | Restart | Response, None]:
+    for delta in response.deltas():
+        yield delta
+    yield response
+
+
+async def _closable(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for event in events:
+        yield event

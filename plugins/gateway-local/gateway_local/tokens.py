@@ -1,0 +1,74 @@
+"""The tokenizer and its chat template, from the small files beside the weights. Imports transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import transformers
+from tokenizers import Tokenizer
+
+from gateway import Weights, WeightsError
+from gateway_local.facts import Facts, optional_json
+
+
+def load_tokenizer(weights: Weights, facts: Facts) -> Any:
+    """The tokenizer from its files' bytes, with its chat template; nothing is looked up anywhere else.
+
+    WeightsError names the file that is broken, and the line of a chat template that does not compile.
+    """
+    try:
+        core = Tokenizer.from_str(weights.file("tokenizer.json").decode())
+    except Exception as error:  # tokenizers raises a bare Exception
+        raise WeightsError(f"tokenizer.json cannot be read: {type(error).__name__}") from error
+    core.no_truncation()
+    core.no_padding()
+    config = optional_json(weights, "tokenizer_config.json")
+    options = {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, (str, dict))}
+    tokens = {key: value if isinstance(value, str) else value.get("content") for key, value in options.items()}
+    tokens = {key: value for key, value in tokens.items() if isinstance(value, str) and core.token_to_id(value) is not None}
+    file, template = chat_template(weights, config) if facts.chat else ("", None)
+    kind: Any = transformers.PreTrainedTokenizerFast
+    tokenizer = kind(tokenizer_object=core, chat_template=template, clean_up_tokenization_spaces=False, **tokens)
+    if template is not None:
+        check_template(tokenizer, file)
+    return tokenizer
+
+
+def chat_template(weights: Weights, config: Mapping[str, Any]) -> tuple[str, str]:
+    """The file that holds the chat template, and the template."""
+    if "chat_template.jinja" in weights.files:
+        file = "chat_template.jinja"
+        try:
+            return file, weights.file(file).decode()
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{file} is not UTF-8") from error
+    file = "tokenizer_config.json"
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named ones: the default is what a plain chat uses
+        named = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if not isinstance(template, str):
+        raise WeightsError(f'{file}: chat_template is neither a text nor a list with one named "default"')
+    return file, template
+
+
+def check_template(tokenizer: Any, file: str) -> None:
+    """WeightsError when the chat template does not compile."""
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateSyntaxError as error:
+        message = f"{file}: the chat template does not compile: line {error.lineno}: {error.message}"
+        raise WeightsError(message) from error
+    except Exception:
+        return  # it compiles: a template may refuse this conversation and take another
+
+
+def eos_ids_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a text, by generation_config, config and tokenizer."""
+    ids: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        ids.update(value if isinstance(value, Sequence) else () if value is None else (value,))
+    return frozenset(ids)
