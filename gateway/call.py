@@ -71,7 +71,7 @@ class Call:
 
     async def open(self) -> None:
         """Let the transforms look, and gather what routing may know."""
-        classes, cancels = NOTHING, cancellations()
+        classes, cancels = NOTHING, cancellations() if self._transforms else 0
         for transform in self._transforms:
             findings = None
             try:
@@ -112,11 +112,11 @@ class Call:
 
     async def decide(self, *, dry: bool = False) -> Decision:
         """Judge every model for this request as things stand now. A dry run leaves no mark."""
-        entries = await self._house.registry.described()
-        version = self._house.registry.version
+        registry = self._house.registry
+        entries = registry.known or await registry.described()
         if self._attempts:
             self.ask = replace(self.ask, now=self.clock.monotonic())
-        self._decision = self._house.router.decide(self.ask, entries, version, self._tried, dry=dry)
+        self._decision = self._house.router.decide(self.ask, entries, registry.version, self._tried, dry=dry)
         return self._decision
 
     async def next(self) -> Hop:
@@ -196,12 +196,15 @@ class Call:
             seconds=now - self._began,
             first_token_s=hop.first_token_s,
             cost_usd=total,
-            notes=tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]),
+            notes=tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]) if hop.rewrites else (),
             decision=self._decision,
         )
         usage = usage if total == usage.cost_usd else stamped(usage, cost_usd=total)
         response = stamped(response, model=name, usage=usage, trace=trace)
-        await give_back(self._house, hop, usage, cost)
+        if hop.lease is None:
+            hop.release()
+        else:
+            await give_back(self._house, hop, usage, cost)
         self._attempts.append(attempt)
         if hop.answer is None:
             hop.live.succeeded(self.request.task, took, hop.first_token_s, usage.output_tokens)

@@ -260,7 +260,7 @@ class Bars:
                 self._progress.start()
             if label not in self._bars:
                 self._bars[label] = self._progress.add_task(label, total=total)
-            self._progress.update(self._bars[label], completed=done, total=total)
+            self._progress.update(self._bars[label], completed=done, total=total, visible=total is None or done < total)
 
     def close(self) -> None:
         """Wipe the bars: what follows has the terminal for itself."""
@@ -273,12 +273,19 @@ class Bars:
 
 def _progress() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Bytes(DownloadColumn):
+        """Bytes done and in all, where there is an all: a start without one only pulses."""
+
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total is not None else Text()
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(binary_units=True),
+        Bytes(binary_units=True),
         TimeRemainingColumn(compact=True),
     )
     return Progress(

@@ -63,6 +63,12 @@ class Hop:
     first_token_s: float | None = None
     delivered: list[Delta] = field(default_factory=list)
 
+    def release(self) -> None:
+        """No longer count as in flight; called once."""
+        self.settled = True
+        if self.taken:
+            self.live.in_flight -= 1
+
     def feed(self, delta: Delta) -> Iterable[Delta]:
         """A delta of the model, through the rewrites in reverse order."""
         deltas: Iterable[Delta] = (delta,)

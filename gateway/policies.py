@@ -135,14 +135,12 @@ class CostPolicy(Policy):
             return Veto("need.max_cost_usd", "price unknown", f"at most ${shape.need.max_cost_usd:g}")
         return None
 
-    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
-        limit = ask.shape.need.max_cost_usd
-        if limit is None or (usd := expected_usd(ask, card, live)) <= limit:
-            return None
-        return Veto("need.max_cost_usd", f"about ${usd:.6f}", f"at most ${limit:g}")
-
-    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-        return Score(-expected_usd(ask, card, live))
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | Veto | None:
+        usd, shape = expected_usd(ask, card, live), ask.shape
+        limit = shape.need.max_cost_usd
+        if limit is not None and usd > limit:
+            return Veto("need.max_cost_usd", f"about ${usd:.6f}", f"at most ${limit:g}")
+        return Score(-usd)
 
 
 class LatencyPolicy(Policy):
@@ -154,18 +152,13 @@ class LatencyPolicy(Policy):
         self._usd_per_s = usd_per_s
         self._usd_per_failure = usd_per_failure
 
-    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | Veto | None:
         need = ask.shape.need
         if need.max_first_token_s is not None and (first := live.latency_s(0)) > need.max_first_token_s:
             return Veto("need.max_first_token_s", f"about {first:.3f} s", f"at most {need.max_first_token_s:g} s")
-        if need.max_latency_s is not None:
-            whole = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
-            if whole > need.max_latency_s:
-                return Veto("need.max_latency_s", f"about {whole:.3f} s", f"at most {need.max_latency_s:g} s")
-        return None
-
-    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
         seconds = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
+        if need.max_latency_s is not None and seconds > need.max_latency_s:
+            return Veto("need.max_latency_s", f"about {seconds:.3f} s", f"at most {need.max_latency_s:g} s")
         late = ask.deadline_s is not None and seconds > ask.deadline_s
         return Score(-self._usd_per_s * seconds - (self._usd_per_failure if late else 0.0), seconds, "s")
 

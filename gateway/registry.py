@@ -63,6 +63,8 @@ class Registry:
         self._resources = resources
         self._clock = clock
         self._emit = emit
+        self.known: tuple[Entry, ...] = ()
+        """All entries, once each of them is described; empty before that, and once closed."""
         self.closed = False
         self._closing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
@@ -109,7 +111,7 @@ class Registry:
 
     async def aclose(self) -> None:
         """Stop what is being started and close every service; the last error is raised when all are closed."""
-        self.closed = True
+        self.closed, self.known = True, ()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="gateway close")
         await asyncio.shield(self._closing)
@@ -150,6 +152,7 @@ class Registry:
             todo = [entry for entry in self.entries.values() if entry.card is None]
             await asyncio.gather(*(self._describe(entry) for entry in todo))
             self._undescribed = any(entry.card is None for entry in self.entries.values())
+            self.known = () if self._undescribed or self.closed else tuple(self.entries.values())
             self._retry_at = self._clock.monotonic() + RETRY_S
             self.version += 1
         finally:

@@ -62,7 +62,7 @@ class Response:
         return ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Traits:
     """What routing must know of a request, without its content.
 

@@ -26,7 +26,7 @@ BYTES_PER_TOKEN = 4
 """Of UTF-8 text, for estimates: counting tokens needs the model's own tokeniser, which is too slow here."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, unsafe_hash=True)  # as Ask; it is a key of the cache, and nobody changes it
 class Shape:
     """The facts of a request that many requests share. `local_only` says why nothing may leave this machine, or ""."""
 
@@ -38,7 +38,7 @@ class Shape:
     local_only: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # one for each request: freezing would double the cost of making it
 class Ask:
     """One request as routing sees it: its shape, and its own sizes. `now` is the clock's monotonic reading.
 
@@ -68,8 +68,11 @@ class Policy:
         """Refuse a model for this one request, by its size or by what is known now."""
         return None
 
-    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-        """What choosing this model is worth, in USD; negative is a cost. None: nothing to say."""
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | Veto | None:
+        """What choosing this model is worth, in USD; negative is a cost. None: nothing to say.
+
+        A policy whose limit is on the very thing that it scores may refuse here, and so compute it once.
+        """
         return None
 
 
@@ -108,13 +111,14 @@ class Router:
                 del self._cache[next(iter(self._cache))]
             known = self._cache[ask.shape] = self._admit(ask.shape, entries)
         admitted, refused = known
+        chance = self._random.random
         judged: list[Candidate] = []
         ranked: list[tuple[float, int, float, str]] = []
         for entry, card, live in admitted:
             candidate = self._judge(ask, card, live, tried)
             judged.append(candidate)
-            if candidate.utility is not None:
-                ranked.append((-candidate.utility, live.in_flight, 0.0 if dry else self._random.random(), entry.name))
+            if (utility := candidate.utility) is not None:
+                ranked.append((-utility, live.in_flight, 0.0 if dry else chance(), entry.name))
         ranked.sort()
         names = tuple([name for *_, name in ranked])
         chosen = names[0] if names else None
@@ -163,14 +167,18 @@ class Router:
         for name, score in self._score:
             try:
                 scored = score(ask, card, live)
-                if scored is not None:
+                if type(scored) is Score:
                     scores[name] = scored
                     total += scored.usd
+                elif scored is not None:
+                    vetoes.append(_signed(name, scored))
             except Exception as error:
                 vetoes.append(_raised(name, error))
         if not math.isfinite(total):
             vetoes.append(Veto("score", "not a finite number", "finite scores", "gateway"))
-        return Candidate(card.name, card.place, tuple(vetoes), scores, None if vetoes else total)
+        if vetoes:
+            return Candidate(card.name, card.place, tuple(vetoes), scores)
+        return Candidate(card.name, card.place, (), scores, total)
 
 
 def _signed(name: str, veto: object) -> Veto:

@@ -46,9 +46,7 @@ async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
 
 async def give_back(house: House, hop: Hop, usage: Usage, usd: float) -> None:
     """Settle and free what the hop took: once, however it ended."""
-    hop.settled = True
-    if hop.taken:
-        hop.live.in_flight -= 1
+    hop.release()
     if hop.lease is not None:
         tokens = usage.input_tokens + usage.output_tokens
         amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": usd}
@@ -80,8 +78,16 @@ def sound(usage: object) -> bool:
     """True for a usage that can be: counts and cost finite and at least 0."""
     if not isinstance(usage, Usage):
         return False
-    counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cost_usd)
-    return all(isinstance(count, (int, float)) and 0 <= count < MOST for count in counts)
+    try:
+        return (
+            0 <= usage.input_tokens < MOST
+            and 0 <= usage.cached_tokens < MOST
+            and 0 <= usage.output_tokens < MOST
+            and 0 <= usage.reasoning_tokens < MOST
+            and 0 <= usage.cost_usd < MOST
+        )
+    except TypeError:
+        return False
 
 
 def refusal_veto(refusal: Refusal) -> Veto:

@@ -61,11 +61,12 @@ class PolicyContract(Contract):
     def test_it_never_raises_and_judges_with_the_right_types(self, policy: Any, cards: Any, asks: Any) -> None:
         why = "a policy that fails refuses its model: nothing would be routed to it, and nobody would know why"
         for step, judgement in self._judged(policy, cards, asks):
-            kind: type = Score if step == "score" else Veto
+            kinds: tuple[type, ...] = (Score, Veto) if step == "score" else (Veto,)
             if judgement is None:
                 continue
-            if not isinstance(judgement, kind):
-                broken(f"{step} gave a {type(judgement).__name__}", f"a {kind.__name__} or None, at once (no coroutine)", why)
+            if not isinstance(judgement, kinds):
+                expected = f"a {' or a '.join(kind.__name__ for kind in kinds)} or None, at once (no coroutine)"
+                broken(f"{step} gave a {type(judgement).__name__}", expected, why)
             if isinstance(judgement, Score) and not math.isfinite(judgement.usd):
                 broken(f"score gave {judgement.usd} USD", "a finite number; refuse with a Veto instead", why)
             if isinstance(judgement, Veto) and not (judgement.rule and judgement.seen):
