@@ -97,7 +97,11 @@ def test_the_class_says_what_can_cure_it_unless_the_instance_does() -> None:
 def test_only_these_errors_are_retryable_and_only_these_stop_the_fallback() -> None:
     services = [kind for kind in CLASSES if issubclass(kind, ServiceError)]
     assert {kind.__name__ for kind in services if kind.retryable_by_default} == {"Unreachable", "RateLimited", "Overloaded"}
-    assert {kind.__name__ for kind in services if not kind.fallbackable_by_default} == {"ContentFiltered", "Rejected"}
+    assert {kind.__name__ for kind in services if not kind.fallbackable_by_default} == {
+        "ContentFiltered",
+        "Rejected",
+        "TransformFailed",
+    }
 
 
 def test_an_unsupported_task_names_model_and_task() -> None:
