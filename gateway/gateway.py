@@ -24,7 +24,7 @@ from gateway.live import State
 from gateway.otel import JsonLines
 from gateway.plugins import Plugins, load
 from gateway.policies import builtin_policies
-from gateway.registry import DESCRIBE_LIMIT_S, Entry, Registry
+from gateway.registry import Entry, Registry
 from gateway.request import Meta, Request, Response
 from gateway.routing import Policy, Router
 from gateway.service import ModelService, Progress, Resources, no_progress
@@ -36,6 +36,9 @@ from gateway.weights import FileStore
 
 R = TypeVar("R", bound=Response)
 Source = str | Path | Mapping[str, Any] | None
+
+CHECK_LIMIT_S = 60.0
+"""A check may import what a model needs, and try an endpoint."""
 
 log = logging.getLogger(__name__)
 
@@ -198,14 +201,16 @@ class AsyncGateway:
         async def one(entry: Entry) -> str | GatewayError:
             if entry.card is None:
                 return entry.error or Closed("the gateway was closed meanwhile")
+            scope = asyncio.timeout(CHECK_LIMIT_S)
             try:
-                async with asyncio.timeout(DESCRIBE_LIMIT_S):
+                async with scope:
                     return await entry.service.check(self._resources)
             except GatewayError as error:
                 return error
             except Exception as error:
-                kind = type(error).__name__
-                return ServiceCrashed(f"model {entry.name!r} raised {told(error)} in check", model=entry.name, cause=kind)
+                slow = f"check took longer than {CHECK_LIMIT_S:g} s"
+                what = slow if scope.expired() else f"model {entry.name!r} raised {told(error)} in check"
+                return ServiceCrashed(what, model=entry.name, cause=type(error).__name__)
 
         self._check_loop()
         entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)

@@ -642,3 +642,25 @@ def test_garbage_in_meta_is_an_invalid_request_that_names_the_field() -> None:
                 await gw.run(ASK, meta={"deadline_s": 1})  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_a_check_that_hangs_or_raises_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.gateway.CHECK_LIMIT_S", 0.05)
+
+    class Checks(Echo):
+        async def check(self, resources: Any) -> str:
+            if self.name == "hangs":
+                await asyncio.Event().wait()
+            raise ValueError("hunter2")
+
+    async def main() -> None:
+        hangs, raises = Checks("hangs"), Checks("raises")
+        hangs.name = "hangs"
+        async with AsyncGateway([hangs, raises, Echo("fine")]) as gw:
+            found = await gw.check()
+        assert str(found["hangs"]) == "check took longer than 0.05 s"
+        assert "raised ValueError" in str(found["raises"])
+        assert "hunter2" not in str(found["raises"])
+        assert found["fine"] == "its card can be had"
+
+    asyncio.run(main())
