@@ -172,18 +172,22 @@ class Program:
         ) as process:  # fmt: skip
             os.close(theirs)
             seen = b""
-            while True:
-                try:
-                    chunk = os.read(ours, 65_536)
-                except OSError:  # EIO: the other side is closed
-                    break
-                if not chunk:
-                    break
-                seen += chunk
-                if keys is not None and keys[0].encode() in seen:
-                    os.write(ours, keys[1].encode())
-                    keys = None
-            code = process.wait(60)
+            try:
+                while True:
+                    try:
+                        chunk = os.read(ours, 65_536)
+                    except OSError:  # EIO: the other side is closed
+                        break
+                    if not chunk:
+                        break
+                    seen += chunk
+                    if keys is not None and keys[0].encode() in seen:
+                        os.write(ours, keys[1].encode())
+                        keys = None
+                code = process.wait(60)
+            except BaseException:
+                process.kill()  # leaving the block would wait for it
+                raise
         os.close(ours)
         return code, seen.decode().replace("\r\n", "\n")
 
