@@ -45,7 +45,7 @@ class Candidate:
     utility: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as Score
 class Decision:
     """The outcome of routing one request: `chosen` (None: nobody), then `ranked`, best first, then all judged.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from gateway.card import ModelCard, Price, matches
 from gateway.config import PolicyConfig
@@ -182,8 +183,7 @@ class QualityPolicy(Policy):
 
     def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
         quality = card.quality_for(ask.shape.task.task)
-        known = UNKNOWN_QUALITY if quality is None else quality
-        return Score(self._usd_worth * known, known, "of 1")
+        return _quality_score(self._usd_worth, UNKNOWN_QUALITY if quality is None else quality)
 
 
 class HealthPolicy(Policy):
@@ -214,6 +214,12 @@ def builtin_policies(config: PolicyConfig) -> list[Policy]:
         QualityPolicy(config.worth),
         HealthPolicy(config.failure),
     ]
+
+
+@lru_cache(maxsize=1024)
+def _quality_score(usd_worth: float, quality: float) -> Score:
+    # The same for every request: made once for each quality that is stated.
+    return Score(usd_worth * quality, quality, "of 1")
 
 
 def expected_usd(ask: Ask, card: ModelCard, live: Live) -> float:

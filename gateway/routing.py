@@ -111,15 +111,18 @@ class Router:
                 del self._cache[next(iter(self._cache))]
             known = self._cache[ask.shape] = self._admit(ask.shape, entries)
         admitted, refused = known
-        chance = self._random.random
         judged: list[Candidate] = []
-        ranked: list[tuple[float, int, float, str]] = []
+        ranked: list[tuple[float, int, str]] = []
         for entry, card, live in admitted:
             candidate = self._judge(ask, card, live, tried)
             judged.append(candidate)
             if (utility := candidate.utility) is not None:
-                ranked.append((-utility, live.in_flight, 0.0 if dry else chance(), entry.name))
+                ranked.append((-utility, live.in_flight, entry.name))
         ranked.sort()
+        if not dry and len(ranked) > 1 and ranked[0][:2] == ranked[1][:2]:
+            equal = sum(one[:2] == ranked[0][:2] for one in ranked)
+            at = self._random.randrange(equal)
+            ranked[0], ranked[at] = ranked[at], ranked[0]
         names = tuple([name for *_, name in ranked])
         chosen = names[0] if names else None
         return Decision(ask.shape.task.task, chosen, names, (*judged, *refused), self._notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.decision import Decision
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # made for each request: freezing would double the cost of making it
 class Attempt:
     """One model asked once. `error` is the error's class name, "" when it answered."""
 
@@ -19,7 +19,7 @@ class Attempt:
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # as Attempt
 class Trace:
     """How a reply came about: who was chosen and why, who was asked, what it took.
 
