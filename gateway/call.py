@@ -129,12 +129,13 @@ class Call:
             assert entry.card is not None  # only described entries are chosen
             assert entry.live is not None
             hop = Hop(entry, entry.card, entry.live, self.request, cancellations(), began=self.clock.monotonic())
-            try:
-                self.rewrite(hop)
-            except TransformFailed as error:
-                await self.fail(hop, error)
-                continue
-            if hop.answer is None and (refusal := await self._reserve(hop)) is not None:
+            if self._transforms:
+                try:
+                    self.rewrite(hop)
+                except TransformFailed as error:
+                    await self.fail(hop, error)
+                    continue
+            if self._house.limits and hop.answer is None and (refusal := await self._reserve(hop)) is not None:
                 self._refusals.append(refusal)
                 self._tried[entry.name] = refusal_veto(refusal)
                 continue

@@ -85,7 +85,10 @@ class Live:
         """Learn from an answer. Without a measured first token both estimates move by one common factor."""
         self._failures *= 0.5
         if output_tokens > 0:
-            self.output_tokens.setdefault(task, Estimate(OUTPUT_TOKENS)).observe(float(output_tokens))
+            known = self.output_tokens.get(task)
+            if known is None:
+                known = self.output_tokens[task] = Estimate(OUTPUT_TOKENS)
+            known.observe(float(output_tokens))
         if first_token_s is not None:
             self.first_token_s.observe(first_token_s)
             if output_tokens > 1:

@@ -182,7 +182,8 @@ class QualityPolicy(Policy):
         return Veto("need.min_quality", "unknown" if quality is None else f"{quality:g}", f"at least {least:g}")
 
     def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-        quality = card.quality_for(ask.shape.task.task)
+        stated = card.quality
+        quality = stated if type(stated) is float else card.quality_for(ask.shape.task.task)
         return _quality_score(self._usd_worth, UNKNOWN_QUALITY if quality is None else quality)
 
 
@@ -225,7 +226,8 @@ def _quality_score(usd_worth: float, quality: float) -> Score:
 def expected_usd(ask: Ask, card: ModelCard, live: Live) -> float:
     """The expected cost of a request on a model: input as estimated, an answer as long as usual for the task."""
     price = card.price or card.price_or_free() or UNKNOWN_PRICE
-    return price.usd(ask.input_tokens, live.expected_tokens(ask.shape.task.task, ask.output_tokens))
+    tokens = live.expected_tokens(ask.shape.task.task, ask.output_tokens)
+    return price.request + (price.input * ask.input_tokens + price.output * tokens) / 1e6
 
 
 def _count(value: float | None) -> str:

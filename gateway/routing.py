@@ -154,11 +154,9 @@ class Router:
         return admitted, refused
 
     def _judge(self, ask: Ask, card: ModelCard, live: Live, tried: Mapping[str, Veto] | None) -> Candidate:
-        vetoes: list[Veto] = []
+        vetoes: list[Veto] = [tried[card.name]] if tried and card.name in tried else []
         scores: dict[str, Score] = {}
         total = 0.0
-        if tried and card.name in tried:
-            vetoes.append(tried[card.name])
         for name, admit_live in self._live:
             try:
                 refusal = admit_live(ask, card, live)
@@ -177,7 +175,7 @@ class Router:
                     vetoes.append(_signed(name, scored))
             except Exception as error:
                 vetoes.append(_raised(name, error))
-        if not math.isfinite(total):
+        if not -math.inf < total < math.inf:
             vetoes.append(Veto("score", "not a finite number", "finite scores", "gateway"))
         if vetoes:
             return Candidate(card.name, card.place, tuple(vetoes), scores)

@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
     """Reserve what the hop is expected to use, or say which limit has no room. GatewayError when limits cannot be counted."""
-    if not house.limits:
-        return None
     tokens = ask.input_tokens + hop.live.expected_tokens(ask.shape.task.task, ask.output_tokens)
     amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": expected_usd(ask, hop.card, hop.live)}
     try:
