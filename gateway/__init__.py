@@ -12,11 +12,18 @@ The rooms; a module imports only from those above it:
     config                      gateway.toml
     keys, weights               who wraps a key; where weights come from
     service                     ModelService, the one interface; Resources, what it may use
-    transform, state, events    rewriting on the way; limits; what is told to observers
-    live, registry              what is known of a service now; services, described and started once
-    routing, policies           how a model is chosen; the built-in rules
+    transform, state, events    rewriting on the way; limits, in memory; what is told to observers
+    sqlite                      limits that the processes of a host share
+    breaker, histogram          whether a service may be asked now; measurements
+    live, vitals                how well it does; what learns that
+    remember, registry          what is kept across restarts; services, described and started once
+    routing, policies, routes   what judges a model; the built-in rules; needs with names
+    ranking, judge, router      the models in order; asking the policies; deciding
+    record, basis, replay       what a decision was made from, as JSON too; the same decision again
     hookspecs, plugins, otel    the hooks; loading what is installed; events as OpenTelemetry names them
-    hop, settle, call           one attempt; what it takes and costs; one request's way
+    retry, hop, settle          what may be asked again; one attempt; what it takes and costs
+    outcome, journal, call      which error a caller gets; what happened on a call; one request's way
+    patience, asking            time limits; a model's answer in time, and hedging
     stream, gateway             a streamed answer; AsyncGateway
     sync, wire, cli             Gateway for code that is not async; JSON forms; the `gateway` program
 
@@ -25,9 +32,9 @@ rewrite the request -> the service answers -> transforms restore the reply -> se
 its first delta, the rest are judged again, with what has been learnt.
 """
 
-from gateway.card import LOCAL, ModelCard, Need, Place, Price, Usage
+from gateway.card import LOCAL, ModelCard, Need, Place, Price, Quota, Usage
 from gateway.clock import Clock, Random, SystemClock
-from gateway.config import GatewayConfig, parse_config
+from gateway.config import AttemptConfig, GatewayConfig, parse_config
 from gateway.decision import Candidate, Decision, Score, Veto
 from gateway.errors import (
     AllModelsFailed,
@@ -67,6 +74,7 @@ from gateway.hookspecs import API_VERSION, Command, hookimpl
 from gateway.keys import KeyProvider, Keys, Secret
 from gateway.live import Live
 from gateway.parts import Audio, Delta, Image, Part, Reasoning, Restart, Text, ToolCall, ToolResult, assemble, deltas_of
+from gateway.patience import Patience
 from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
 from gateway.service import ModelService, Resources
@@ -80,16 +88,17 @@ from gateway.weights import FileStore, TensorInfo, Weights, WeightStore, Weights
 
 # fmt: off
 __all__ = [
-    "API_VERSION", "LOCAL", "AllModelsFailed", "Ask", "AsyncGateway", "Attempt", "AttemptTimeout", "Audio", "BadReply",
-    "BudgetExceeded", "Candidate", "Chat", "ChatResponse", "Clock", "Closed", "Command", "ConfigError",
-    "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied", "Embed", "EmbedResponse",
-    "Event", "FileStore", "Findings", "Finish", "Gateway", "GatewayConfig", "GatewayError", "Generate",
-    "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine", "KeyProvider", "Keys", "Lease", "Limit", "Live",
-    "Message", "Meta", "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need",
-    "NoEligibleModel", "Observer", "OutOfQuota", "Overloaded", "Part", "Place", "PluginError", "Policy", "Price",
-    "Random", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Resources", "Response", "Restart",
-    "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "StateStore", "Stream", "SyncStream",
-    "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transform", "TransformFailed",
-    "UnknownModel", "Unreachable", "Unsupported", "UnsupportedOption", "UnsupportedTask", "Usage", "Veto",
-    "WeightStore", "Weights", "WeightsError", "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
+    "API_VERSION", "LOCAL", "AllModelsFailed", "Ask", "AsyncGateway", "Attempt", "AttemptConfig", "AttemptTimeout",
+    "Audio", "BadReply", "BudgetExceeded", "Candidate", "Chat", "ChatResponse", "Clock", "Closed", "Command",
+    "ConfigError", "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied", "Embed",
+    "EmbedResponse", "Event", "FileStore", "Findings", "Finish", "Gateway", "GatewayConfig", "GatewayError",
+    "Generate", "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine", "KeyProvider", "Keys", "Lease", "Limit",
+    "Live", "Message", "Meta", "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need",
+    "NoEligibleModel", "Observer", "OutOfQuota", "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy",
+    "Price", "Quota", "Random", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Resources", "Response",
+    "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "StateStore", "Stream",
+    "SyncStream", "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits",
+    "Transform", "TransformFailed", "UnknownModel", "Unreachable", "Unsupported", "UnsupportedOption",
+    "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError", "WeightsWriter", "assemble",
+    "deltas_of", "hookimpl", "parse_config",
 ]

@@ -1,7 +1,8 @@
 """Call: one request's way through the gateway. Inspect, decide, rewrite, reserve, hand over; then settle, learn, record.
 
 `run` and `stream` of the gateway differ only in how they take the service's answer: everything around it is here, once.
-Whatever a hop took is given back in `succeed` or `fail`, however the call ends.
+Whatever a hop took is given back in `succeed` or `fail`, however the call ends. What may be asked after a failure is decided
+here alone: another model at once, the same one again when no other is left; no service retries by itself.
 """
 
 from __future__ import annotations
@@ -11,40 +12,35 @@ import copy
 from dataclasses import replace
 from typing import Any, Literal
 
-from gateway.card import Need, Usage, matches
+from gateway import outcome
+from gateway.card import Need, Usage
 from gateway.decision import Decision, Veto
 from gateway.errors import (
-    AllModelsFailed,
+    AttemptTimeout,
     BadReply,
-    BudgetExceeded,
     Closed,
-    ContentFiltered,
-    ContextTooLong,
     DeadlineExceeded,
     GatewayError,
     InvalidRequest,
-    NoEligibleModel,
-    Rejected,
     ServiceCrashed,
     ServiceError,
     TransformFailed,
-    UnknownModel,
-    Unsupported,
     told,
 )
-from gateway.events import Event
 from gateway.hop import Hop, House
-from gateway.live import OUTPUT_TOKENS
+from gateway.journal import Journal
 from gateway.parts import Delta
+from gateway.ranking import Row
 from gateway.request import NOTHING, Request, Response
+from gateway.retry import Retries, ruled_out
 from gateway.routing import BYTES_PER_TOKEN, Ask, Shape
-from gateway.settle import cost_usd, fits, give_back, refusal_veto, reserve, sound, stamped, usage_of_failure
+from gateway.settle import give_back, refusal_veto, reserve, sound
 from gateway.state import Refusal
-from gateway.trace import Attempt, Trace
+from gateway.trace import Trace
 from gateway.transform import Findings
 
-# The caller's own faults, and a transform's: they say nothing about how reliable a service is.
-NOT_THE_SERVICES_FAULT = (Unsupported, ContextTooLong, ContentFiltered, Rejected, TransformFailed)
+SLICE_S = 0.1
+"""Who waits for a model that is shut looks again so soon, then less often: another request's probe may have opened it."""
 
 
 class Call:
@@ -52,22 +48,24 @@ class Call:
 
     def __init__(self, house: House, request: Request[Any], need: Need, *, streamed: bool, inside: bool = False) -> None:
         house.calls += 1
-        self.id = house.calls
+        house.spare.earn()
+        house.hedges.earn()
         self.request = request
         self.clock = house.clock
-        self._house = house
+        self.house = house
         self._need = need
-        self._streamed = streamed
+        self._restartable = streamed and request.meta.restart
+        self._journal = Journal(house, request, streamed=streamed)
         self._local_only = "asked by a transform" if inside else ""
         self._transforms = () if inside else house.transforms
         self._findings: list[Findings | None] = []
-        self._attempts: list[Attempt] = []
         self._tried: dict[str, Veto] = {}
         self._refusals: list[Refusal] = []
-        self._last: GatewayError | None = None
+        self._last: ServiceError | None = None
+        self._retries = Retries(house.retry)
+        self._waited_s = 0.0
         self._decision: Decision | None = None
         self._delivered: list[Delta] = []
-        self._began = house.clock.monotonic()
 
     async def open(self) -> None:
         """Let the transforms look, and gather what routing may know."""
@@ -75,7 +73,7 @@ class Call:
         for transform in self._transforms:
             findings = None
             try:
-                findings = await transform.inspect(self.request, self._house.resources)
+                findings = await transform.inspect(self.request, self.house.resources)
                 classes |= findings.data_classes if findings is not None else NOTHING
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and cancellations() > cancels:
@@ -91,9 +89,22 @@ class Call:
             raise InvalidRequest(f"{task}.traits() raised {told(error)}", field="request") from error
         if meta.data_class:
             classes |= {meta.data_class}
+        tokens, need, route = traits.input_bytes // BYTES_PER_TOKEN, self._need, ""
+        if self.house.routes.names or need.route:
+            route, need = self.house.routes.resolve(
+                need,
+                task=self.request.task,
+                tenant=meta.tenant,
+                data_classes=classes,
+                features=traits.features,
+                modalities=traits.modalities,
+                input_tokens=tokens,
+                conversation=bool(meta.conversation),
+            )
         shape = Shape(
             task=type(self.request),
-            need=self._need,
+            need=need,
+            route=route,
             features=traits.features,
             modalities=traits.modalities,
             data_classes=classes,
@@ -102,53 +113,140 @@ class Call:
         self.ask = Ask(
             shape=shape,
             input_bytes=traits.input_bytes,
-            input_tokens=traits.input_bytes // BYTES_PER_TOKEN,
+            input_tokens=tokens,
             output_tokens=traits.output_tokens,
             tenant=meta.tenant,
             conversation=meta.conversation,
             deadline_s=meta.deadline_s,
-            now=self._began,
+            now=self._journal.began,
         )
 
     async def decide(self, *, dry: bool = False) -> Decision:
         """Judge every model for this request as things stand now. A dry run leaves no mark."""
-        registry = self._house.registry
+        registry = self.house.registry
         entries = registry.known or await registry.described()
-        if self._attempts:
-            self.ask = replace(self.ask, now=self.clock.monotonic())
-        self._decision = self._house.router.decide(self.ask, entries, registry.version, self._tried, dry=dry)
+        if self._journal.attempts or self._waited_s:
+            self.ask = self._ask_now()
+        self._decision = self.house.router.decide(self.ask, entries, registry.version, self._tried, dry=dry)
+        if dry and (shape := self.ask.shape).route:
+            why = self.house.routes.why(
+                shape.route,
+                asked=bool(self._need.route),
+                task=shape.task.task,
+                tenant=self.ask.tenant,
+                data_classes=shape.data_classes,
+            )
+            self._decision.notes = (why, *self._decision.notes)
+            self._decision.basis.notes = (why, *self._decision.basis.notes)
         return self._decision
 
     async def next(self) -> Hop:
         """The next model to ask, with its request written, paid for and started. Raises when nobody is left."""
         while True:
             decision = await self.decide()
-            if decision.chosen is None:
+            if decision.chosen is not None:
+                hop = await self._dispatched(decision)
+                if hop is not None:
+                    return hop
+            elif not await self._waited(decision):
                 raise self._nobody(decision)
-            entry = self._house.registry.entries[decision.chosen]
-            assert entry.card is not None  # only described entries are chosen
-            assert entry.live is not None
-            hop = Hop(entry, entry.card, entry.live, self.request, cancellations(), began=self.clock.monotonic())
-            if self._transforms:
-                try:
-                    self.rewrite(hop)
-                except TransformFailed as error:
-                    await self.fail(hop, error)
-                    continue
-            if self._house.limits and hop.answer is None and (refusal := await self._reserve(hop)) is not None:
+
+    async def beside(self, hop: Hop) -> Hop | None:
+        """A hedge: a loaded model of another provider to ask beside a hop that is slow to begin, if that may be spent."""
+        house = self.house
+        alike = Veto("hedge", "of the provider that is slow to begin", "another provider, loaded", "gateway")
+        entries = tuple(house.registry.entries.values())
+        same = {e.name: alike for e in entries if e.vitals is None or e.card is None or e.vitals.state != "ready"
+                or (e.card.provider or e.name) == (hop.card.provider or hop.card.name)}  # fmt: skip
+        decision = house.router.decide(self._ask_now(), entries, house.registry.version, {**self._tried, **same}, dry=True)
+        if decision.chosen is None or not house.hedges.take():
+            return None
+        if not house.spare.take():
+            house.hedges.put_back()
+            return None
+        try:
+            second = await self._dispatched(decision, mark=False)
+        except GatewayError:
+            return None  # limits that cannot be counted, say: the first one goes on
+        if second is not None:
+            second.hedge = True
+        return second
+
+    async def _dispatched(self, decision: Decision, *, mark: bool = True) -> Hop | None:
+        """A hop on the chosen model; None when it could not even be asked, and why is noted."""
+        row: Row = decision.basis.row
+        entry = self.house.registry.entries[row.name]
+        assert entry.vitals is not None  # only described entries are chosen
+        hop = Hop(entry, row.card, entry.vitals, row.live, self.request, cancellations(), began=self.clock.monotonic())
+        if self._transforms:
+            try:
+                self.rewrite(hop)
+            except TransformFailed as error:
+                if not mark:
+                    return None
+                await self.fail(hop, error)
+                return None
+        if self.house.limits and hop.answer is None and (refusal := await self._reserve(hop)) is not None:
+            if mark:
                 self._refusals.append(refusal)
                 self._tried[entry.name] = refusal_veto(refusal)
-                continue
-            hop.live.in_flight += 1
-            hop.taken = True
-            if hop.answer is None and hop.live.state != "ready":
+            return None
+        vitals = hop.vitals
+        if hop.lease is not None and vitals.breaker.shut_until > self.clock.monotonic():
+            await give_back(self.house, hop, Usage(), 0.0, sent=False)  # it was shut while the reservation was made
+            return None
+        vitals.in_flight += 1
+        hop.taken = True
+        if hop.answer is None:
+            hop.probe = vitals.asked(hop.began)
+            vitals.tokens_left -= self.ask.input_tokens
+            if vitals.state != "ready":
                 try:
-                    await self._house.registry.start(entry)
+                    await self.house.registry.start(entry)
                 except BaseException as error:
                     await self.fail(hop, error)
-                    continue
+                    return None
                 hop.began = self.clock.monotonic()  # loading is not the model's latency
-            return hop
+        return hop
+
+    async def _waited(self, decision: Decision) -> bool:
+        """Wait until somebody may be asked again, if that is soon enough and may be spent. False: nobody will be."""
+        soonest = decision.basis.soonest(self._retries.due)
+        if soonest is None:
+            return False
+        at, model = soonest
+        now = self.clock.monotonic()
+        left = self._left_s(now)
+        if at - now > (self.house.retry.wait_s - self._waited_s if left is None else left):
+            return False
+        if at > now:
+            pause = min(at - now, max(SLICE_S, self._waited_s / 2))
+            self._waited_s += pause
+            await self.clock.sleep(pause)
+            return True
+        self._waited_s += 1e-6  # so that the clock is read again
+        if self._retries.due.pop(model, None) is None:
+            return True
+        if not self.house.spare.take():
+            return bool(self._retries.due)
+        del self._tried[model]
+        return True
+
+    def limit_s(self, hop: Hop, step: Literal["first_token_s", "reply_s"]) -> float | None:
+        """How long the hop's first token or whole reply is waited for.
+
+        With a deadline, a silent model gets no more than half of what is left while another could still be asked: unless it
+        is usually slower than that.
+        """
+        limits = hop.entry.service.limits or self.house.attempt
+        limit: float | None = getattr(limits, step)
+        left = self._left_s(self.clock.monotonic())
+        if left is None or self._decision is None or not self._decision.basis.others():
+            return limit
+        live = hop.live
+        tokens = 0.0 if step == "first_token_s" else live.expected_tokens(self.ask.output_tokens, high=True)
+        patience = max(left / 2, 1.5 * live.latency_s(tokens, 0.95))
+        return patience if patience < left and (limit is None or patience < limit) else limit
 
     def rewrite(self, hop: Hop) -> None:
         """Write the request for the hop's model, from the start."""
@@ -185,126 +283,87 @@ class Call:
 
     async def succeed(self, hop: Hop, response: Response) -> Response:
         """Settle the hop, learn from it, and give the response its model, cost and trace."""
-        now, usage, name = self.clock.monotonic(), response.usage, hop.card.name
-        took = now - hop.began - hop.idle_s
-        cost = usage.cost_usd or cost_usd(hop, usage)
-        attempt = Attempt(model=name, seconds=took, first_token_s=hop.first_token_s, cost_usd=cost)
-        attempts = (*self._attempts, attempt)
-        total = cost if not self._attempts else sum(one.cost_usd for one in attempts)
-        trace = Trace(
-            model=name,
-            attempts=attempts,
-            seconds=now - self._began,
-            first_token_s=hop.first_token_s,
-            cost_usd=total,
-            notes=tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]) if hop.rewrites else (),
-            decision=self._decision,
-        )
-        usage = usage if total == usage.cost_usd else stamped(usage, cost_usd=total)
-        response = stamped(response, model=name, usage=usage, trace=trace)
-        if hop.lease is None:
-            hop.release()
-        else:
-            await give_back(self._house, hop, usage, cost)
-        self._attempts.append(attempt)
-        if hop.answer is None:
-            hop.live.succeeded(self.request.task, took, hop.first_token_s, usage.output_tokens)
-        if self._house.watched:
-            self._tell("attempt", hop, took, usage=usage, response=response)
-            self._tell("request", hop, trace.seconds, usage=usage, response=response)
-        return response
+        notes = tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]) if hop.rewrites else ()
+        trace = Trace(model=hop.card.name, first_token_s=hop.first_token_s, notes=notes, decision=self._decision)
+        return await self._journal.answered(hop, response, self.ask, trace)
 
     async def fail(self, hop: Hop, error: BaseException) -> None:
-        """Settle a failed hop. Returns when another model may be asked; raises what the caller gets otherwise."""
+        """Settle a failed hop. Returns when a model may be asked again; raises what the caller gets otherwise."""
         if hop.settled:
             raise error
         if isinstance(error, Exception) and cancellations() > hop.cancels:
             error = asyncio.CancelledError()  # the caller gave up, and the service made an error of its own of that
         name, now = hop.card.name, self.clock.monotonic()
-        known = self._as_ours(hop, error)
-        usage = usage_of_failure(hop, known, self.ask.input_tokens)
-        await give_back(self._house, hop, usage, usage.cost_usd)
-        took, deadline_s = now - hop.began - hop.idle_s, self.request.meta.deadline_s
-        late = known is None and deadline_s is not None and now - self._began >= deadline_s
+        known, left = self._as_ours(hop, error), self._left_s(now)
+        late = known is None and left is not None and left <= 0
         kind = "DeadlineExceeded" if late else type(known or error).__name__
-        attempt = Attempt(
-            model=name,
-            seconds=took,
-            first_token_s=hop.first_token_s,
-            cost_usd=usage.cost_usd,
-            error=kind,
-            message=str(known) if known is not None else "",
-        )
-        self._attempts.append(attempt)
+        failure = known if isinstance(known, ServiceError) else None
+        if late and hop.vitals.state == "ready" and now - hop.began > hop.live.latency_s(hop.live.expected_tokens(None)):
+            failure = AttemptTimeout("silent past its own forecast", model=name)  # what hangs must not stay first
+        await self._journal.failed(hop, failure, kind, str(known or ""), self.ask)
         self._delivered = hop.delivered
-        if self._house.watched:
-            self._tell("attempt", hop, took, usage=usage, error=kind)
         if known is None:  # cancelled, closed early, or the interpreter is going down
-            if late and hop.live.state == "ready" and took > hop.live.latency_s(OUTPUT_TOKENS):
-                hop.live.failed(now)  # silent past its own forecast: a model that hangs must not stay first
-            self._over(kind, hop)
+            self._journal.over(kind, hop)
             raise error
-        if isinstance(known, ServiceError) and not isinstance(known, NOT_THE_SERVICES_FAULT):
-            hop.live.failed(now)
-        if not isinstance(known, ServiceError) or not known.fallbackable or hop.delivered:
-            self._over(kind, hop)
-            if isinstance(known, ServiceError):
-                known.attempts = tuple(self._attempts)
-                known.in_stream = known.in_stream or bool(hop.delivered)
-                known.partial = "".join(delta.text for delta in hop.delivered)
+        if not isinstance(known, ServiceError):
+            self._journal.over(kind, hop)
+            raise known
+        known.in_stream = known.in_stream or bool(hop.delivered)
+        known.partial = "".join(delta.text for delta in hop.delivered)
+        if not known.fallbackable or (hop.delivered and not self._restartable):
+            self._journal.over(kind, hop)
+            known.attempts = self._journal.attempts
             raise known
         self._last = known
-        self._tried[name] = Veto("asked already", kind, "one attempt a model", "gateway")
+        self._tried[name] = Veto("asked already", kind, "one attempt a model until no other is left", "gateway")
+        self._retries.failed(name, known, now, self.house.random.random())
+        for other, veto in ruled_out(self.house.registry.entries.values(), hop.card, known).items():
+            self._tried.setdefault(other, veto)
+
+    def hedge_after_s(self, hop: Hop, *, streamed: bool = False) -> float | None:
+        """How long to wait for the hop before a hedge is asked beside it; None: no hedging."""
+        config, decision = self.house.hedge, self._decision
+        if not config.share or hop.answer is not None or decision is None or not decision.basis.others():
+            return None
+        live = hop.live
+        return live.first_s(config.percentile) if streamed else live.latency_s(
+            live.expected_tokens(self.ask.output_tokens, high=True), config.percentile
+        )  # fmt: skip
+
+    async def lost(self, hop: Hop, winner: str) -> None:
+        """Settle the slower of two hedged hops."""
+        await self._journal.lost(hop, winner, self.ask)
 
     def late(self) -> DeadlineExceeded:
         """The error for when the caller's deadline has passed."""
-        deadline_s = self.request.meta.deadline_s or 0.0
-        return DeadlineExceeded(
-            f"no whole answer within the deadline of {deadline_s:g} s",
-            deadline_s=deadline_s,
-            attempts=tuple(self._attempts),
-            partial="".join(delta.text for delta in self._delivered),
-        )
+        return outcome.late(self.request.meta.deadline_s or 0.0, self._journal.attempts, self._delivered)
+
+    def _ask_now(self) -> Ask:
+        now = self.clock.monotonic()
+        return replace(self.ask, now=now, deadline_s=self._left_s(now))
+
+    def _left_s(self, now: float) -> float | None:
+        """What is left of the caller's deadline; None without one."""
+        deadline_s = self.request.meta.deadline_s
+        return None if deadline_s is None else deadline_s - (now - self._journal.began)
 
     def _nobody(self, decision: Decision) -> GatewayError:
         """The error for when no model is left, with the most telling reason."""
-        failed = [attempt for attempt in self._attempts if attempt.error]
         if self._last is not None:
-            self._over(type(self._last).__name__, None)
-            if len(failed) == 1 and isinstance(self._last, ServiceError):
-                self._last.attempts = tuple(self._attempts)
-                ours = self._last.__cause__  # a WeightsError, say, that a service raised: nobody else was eligible
-                return ours if isinstance(ours, GatewayError) else self._last
-            tried = "; ".join(f"{attempt.model}: {attempt.error}: {attempt.message}" for attempt in failed)
-            error = AllModelsFailed(f"each of {len(failed)} models failed: {tried}", attempts=tuple(self._attempts))
-            error.__cause__ = self._last
-            return error
+            self._journal.over(type(self._last).__name__)
+            return outcome.failed(self._last, self._journal.attempts)
         if self._refusals:
-            soonest = min(self._refusals, key=lambda refusal: refusal.frees_in_s)
-            limit = soonest.limit
-            return BudgetExceeded(
-                f"limit {limit.key}: {soonest.used:g} of {limit.max:g} {limit.unit} are used or reserved; "
-                f"this request {fits(soonest)}",
-                limit=limit.key,
-                frees_in_s=soonest.frees_in_s,
-            )
-        known = tuple(sorted(self._house.registry.entries))
-        if self._need.model and not any(matches(name, self._need.model) for name in known):
-            wanted = ", ".join(self._need.model)
-            message = f"need.model: no model answers to {wanted!r}; there are: {', '.join(known) or 'none'}"
-            return UnknownModel(message, field="need.model", known=known)
-        if not known:
-            message = "no model is installed or configured: install a plugin, or list one in gateway.toml"
-            return NoEligibleModel(message, decision=decision)
-        named = [c for c in decision.candidates if not self._need.model or matches(c.model, self._need.model)]
-        reasons = "; ".join(f"{c.model}: {' and '.join(str(veto) for veto in c.vetoes)}" for c in named)
-        return NoEligibleModel(f"no model can serve this {decision.task} request. {reasons}", decision=decision)
+            return outcome.over_limit(self._refusals)
+        soonest: tuple[float, str] | None = decision.basis.soonest({})
+        if soonest is not None:
+            return outcome.shut(decision, *soonest, self.ask.now)
+        return outcome.nobody(decision, self.ask.shape.need, tuple(sorted(self.house.registry.entries)))
 
     async def _reserve(self, hop: Hop) -> Refusal | None:
         try:
-            return await reserve(self._house, hop, self.ask)
+            return await reserve(self.house, hop, self.ask)
         except GatewayError as error:
-            self._over(type(error).__name__, None)
+            self._journal.over(type(error).__name__)
             raise
 
     def _as_ours(self, hop: Hop, error: BaseException) -> GatewayError | None:
@@ -320,54 +379,12 @@ class Call:
                 return None
         elif not isinstance(error, (Exception, SystemExit)):
             return None
-        if isinstance(error, Closed) and self._house.registry.closed:
+        if isinstance(error, Closed) and self.house.registry.closed:
             return error
         what = error.message if isinstance(error, GatewayError) else f"model {name!r} raised {told(error)}"
         crash = ServiceCrashed(what, model=name, cause=type(error).__name__)
         crash.__cause__ = error
         return crash
-
-    def _over(self, kind: str, hop: Hop | None) -> None:
-        if self._house.watched:
-            total = sum(attempt.cost_usd for attempt in self._attempts)
-            self._tell("request", hop, self.clock.monotonic() - self._began, usage=Usage(cost_usd=total), error=kind)
-
-    def _tell(
-        self,
-        kind: Literal["request", "attempt"],
-        hop: Hop | None,
-        seconds: float,
-        *,
-        usage: Usage,
-        response: Response | None = None,
-        error: str = "",
-    ) -> None:
-        request, meta = self.request, self.request.meta
-        card = hop.card if hop is not None else None
-        self._house.emit(
-            Event(
-                kind=kind,
-                at=self.clock.now(),
-                seconds=seconds,
-                request_id=self.id,
-                task=request.task,
-                model=card.name if card else "",
-                provider=(card.provider or card.name) if card else "",
-                served_by=getattr(response, "served_by", ""),
-                place=card.place if card else "",
-                stream=self._streamed,
-                first_token_s=hop.first_token_s if hop else None,
-                usage=usage,
-                finish=getattr(response, "finish", ""),
-                error=error,
-                attempts=len(self._attempts),
-                tenant=meta.tenant,
-                conversation=meta.conversation,
-                max_tokens=getattr(request, "max_tokens", None),
-                temperature=getattr(request, "temperature", None),
-                top_p=getattr(request, "top_p", None),
-            )
-        )
 
 
 def cancellations() -> int:

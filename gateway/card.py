@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gateway.errors import ConfigError, InvalidRequest
 
@@ -18,6 +18,8 @@ Place = Literal["process", "host", "private", "hosted"]
 
 PLACES: tuple[Place, ...] = ("process", "host", "private", "hosted")
 LOCAL: frozenset[Place] = frozenset({"process", "host"})
+NOWHERE = "nowhere"
+"""What is left of the places of two needs that have none in common."""
 
 
 def _names(value: Iterable[Any], where: str) -> frozenset[Any]:
@@ -97,6 +99,16 @@ class Price:
 FREE = Price()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quota:
+    """What a provider says is left of its rate limit, and in how many seconds each count is full again. None: not said."""
+
+    requests: int | None = None
+    requests_reset_s: float | None = None
+    tokens: int | None = None
+    tokens_reset_s: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """The facts of one model, as its service states them. None means unknown, and an unknown fact that a
@@ -104,8 +116,11 @@ class ModelCard:
 
     `params`, `active_params` are counts; `bytes` is what the weights take in memory; `context` and `max_output`
     are tokens. `modalities` are those of the input. `features` are names such as "tools", "json_schema", "stop", "seed",
-    "reasoning". `languages` are BCP 47 primary tags. `quality` is in [0, 1], one number or one per task name.
-    `first_token_s` and `per_token_s` are a prior for latency, used until enough has been measured.
+    "reasoning", "prefill" (it goes on with an assistant's message that comes last). `languages` are BCP 47 primary tags.
+    `quality` is in [0, 1], one number or one per task name.
+    `first_token_s` and `per_token_s` are a prior for latency, used until enough has been measured. `concurrency` is how
+    many requests it serves side by side before one waits for another. `key` names the key or account that pays, such as
+    ``env:NAME``, never its value: models of one key are refused, and run out of quota, together.
     """
 
     name: str
@@ -127,6 +142,8 @@ class ModelCard:
     quality: float | Mapping[str, float] | None = None
     first_token_s: float | None = None
     per_token_s: float | None = None
+    concurrency: int | None = None
+    key: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -174,7 +191,7 @@ class ModelCard:
                 value = sorted(value)
             elif isinstance(value, Price):
                 value = {p.name: getattr(value, p.name) for p in fields(value)}
-            if value not in (None, "", []):
+            if value not in (None, "", []) or (f.name == "languages" and value is not None):
                 out[f.name] = dict(value) if isinstance(value, Mapping) else value
         return out
 
@@ -185,8 +202,11 @@ class Need:
 
     `model` is a name or a shell pattern (``"local-*"``), or several of them; naming one pins it. `avoid` likewise.
     `place` is one place or several; "local" stands for process and host. `context` is the fewest tokens of context.
-    Latency is of the whole answer, in seconds, as predicted; `max_cost_usd` is of one request, as predicted.
+    Latency is of the whole answer, in seconds, as predicted; `percentile` is the share of requests, in (0, 1), that the
+    limits on time are to hold for, a half when left out. `max_cost_usd` is of one request, as predicted.
     Features that the request itself uses (tools, an image, ...) need not be repeated here.
+    `route` asks for a route of gateway.toml by name. `within` holds more groups of names, each as `model` has them: a
+    model must fit one of every group. It is what `merge` makes of two needs that both name models.
     """
 
     model: str | tuple[str, ...] = ()
@@ -200,8 +220,11 @@ class Need:
     languages: frozenset[str] = frozenset()
     max_first_token_s: float | None = None
     max_latency_s: float | None = None
+    percentile: float | None = None
     max_cost_usd: float | None = None
     min_quality: float | None = None
+    route: str = ""
+    within: tuple[tuple[str, ...], ...] = ()
     places: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -217,9 +240,16 @@ class Need:
             if not all(isinstance(item, str) for item in several):
                 raise InvalidRequest(f"need.{attribute} must be a name or several", field=f"need.{attribute}")
             object.__setattr__(self, attribute, frozenset(several))
+        if not isinstance(self.route, str):
+            raise InvalidRequest("need.route must be a string", field="need.route")
+        groups = self.within if isinstance(self.within, (tuple, list)) else ((),)
+        within = tuple(tuple(group) if isinstance(group, (tuple, list)) else () for group in groups)
+        if not all(group and all(isinstance(item, str) and item for item in group) for group in within):
+            raise InvalidRequest("need.within must be a list of lists of names", field="need.within")
+        object.__setattr__(self, "within", within)
         places: set[str] = set()
         for place in self.place:
-            if place != "local" and place not in PLACES:
+            if place not in ("local", NOWHERE, *PLACES):
                 allowed = ", ".join(("local", *PLACES))
                 raise InvalidRequest(f"need.place: {place!r} is none of {allowed}", field="need.place")
             places.update(LOCAL if place == "local" else (place,))
@@ -227,6 +257,39 @@ class Need:
         _check_numbers(self, "need", InvalidRequest)
         if self.min_quality is not None and self.min_quality > 1:
             raise InvalidRequest("need.min_quality is between 0 and 1", field="need.min_quality")
+        if self.percentile is not None and not 0 < self.percentile < 1:
+            raise InvalidRequest("need.percentile is above 0 and below 1, such as 0.95", field="need.percentile")
+
+    def merge(self, other: Need) -> Need:
+        """Both needs at once, the stricter of the two in everything: a model must be allowed by each.
+
+        `model` stays this need's where it names any. InvalidRequest when the two ask for different routes.
+        """
+        if self.route and other.route and self.route != other.route:
+            message = f"need.route: {self.route!r} and {other.route!r} are two routes; ask for one"
+            raise InvalidRequest(message, field="need.route")
+        named = (_group(self.model), *self.within, _group(other.model), *other.within)
+        model, *within = list(dict.fromkeys(group for group in named if group)) or [()]
+        places = self.places & other.places if self.places and other.places else self.places | other.places
+        place = tuple(one for one in PLACES if one in places) or (NOWHERE,)
+        return Need(
+            model=model,
+            within=tuple(within),
+            avoid=tuple(dict.fromkeys((*self.avoid, *other.avoid))),
+            place=self.place if places == self.places else other.place if places == other.places else place,
+            min_params=_most(self.min_params, other.min_params),
+            max_params=_least(self.max_params, other.max_params),
+            max_bytes=_least(self.max_bytes, other.max_bytes),
+            context=_most(self.context, other.context),
+            features=self.features | other.features,
+            languages=self.languages | other.languages,
+            max_first_token_s=_least(self.max_first_token_s, other.max_first_token_s),
+            max_latency_s=_least(self.max_latency_s, other.max_latency_s),
+            percentile=_percentile(self, other),
+            max_cost_usd=_least(self.max_cost_usd, other.max_cost_usd),
+            min_quality=_most(self.min_quality, other.min_quality),
+            route=self.route or other.route,
+        )
 
     def __hash__(self) -> int:
         # Needs are kept and used again, and hashed once per request: remember the hash beside the fields.
@@ -242,6 +305,30 @@ class Need:
 
 
 ANYTHING = Need()
+
+N = TypeVar("N", int, float)
+
+
+def _group(model: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (model,) if isinstance(model, str) else model
+
+
+def _least(one: N | None, other: N | None) -> N | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+def _most(one: N | None, other: N | None) -> N | None:
+    return other if one is None else one if other is None else max(one, other)
+
+
+def _percentile(one: Need, other: Need) -> float | None:
+    """The higher of two; a need that limits time and says no percentile means a half, which no lower one may replace."""
+    most = _most(one.percentile, other.percentile)
+    for need in (one, other):
+        timed = need.max_first_token_s is not None or need.max_latency_s is not None
+        if timed and need.percentile is None and (most is None or most <= 0.5):
+            return None
+    return most
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -11,14 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from gateway.card import ModelCard, Need
-from gateway.cli_config import hidden, to_toml
-from gateway.cli_options import Given, given_of, meta_of, need_of, request_of, takes
+from gateway.cli_config import hidden, in_effect, to_toml
+from gateway.cli_options import Given, given_of, meta_of, named, need_of, record_of, request_of, takes
 from gateway.cli_setup import BUILT_IN, Setup, plugin_commands
 from gateway.cli_show import (
     PIPE_CLOSED,
     Answer,
     Bars,
+    check_json,
+    check_row,
     count,
+    differences,
     show_decision,
     show_json,
     show_note,
@@ -27,36 +31,16 @@ from gateway.cli_show import (
     show_table,
     silence,
     write_media,
+    write_record,
 )
 from gateway.config import config_schema
-from gateway.errors import (
-    AttemptTimeout,
-    ConfigError,
-    Denied,
-    GatewayError,
-    InvalidRequest,
-    MissingSecret,
-    ModelMissing,
-    OutOfQuota,
-    Unreachable,
-    WeightsError,
-)
+from gateway.errors import ConfigError, GatewayError, InvalidRequest, NoEligibleModel
 from gateway.gateway import ModelStatus
+from gateway.parts import Restart
 from gateway.plugins import GROUP, PluginInfo
 from gateway.request import Meta, Request, Response
 from gateway.sync import Gateway
 from gateway.wire import to_wire
-
-# What to do about an error of `check`, where its own message says only what is wrong.
-CURES = {
-    MissingSecret: "set it, or change the reference in gateway.toml",
-    Denied: "check its api_key",
-    OutOfQuota: "pay, or use another key",
-    Unreachable: "check that it runs and that base_url is right",
-    AttemptTimeout: "check that it runs and that base_url is right",
-    ModelMissing: "check its name",
-    WeightsError: "check `weights` and `key` in gateway.toml",
-}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -102,7 +86,8 @@ def program() -> Any:
     """The whole program as a command that can be run."""
     app = _app(cls=Commands, no_args_is_help=True)
     app.callback()(_top)
-    for name, command in zip(BUILT_IN, (models, explain, run, plugins, check, config), strict=True):
+    commands: tuple[Callable[..., None], ...] = (models, explain, run, replay, plugins, check, config)
+    for name, command in zip(BUILT_IN, commands, strict=True):
         app.command(name)(command)
     return typer.main.get_command(app)
 
@@ -143,7 +128,7 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _status_row(status: ModelStatus) -> list[str]:
-    card, error = status.card, str(status.error or "")
+    card, error = status.card, str(status.error or status.shut)
     if card is None:
         return [status.name, status.plugin, *[""] * 6, "failed", error]
     context = "" if card.context is None else f"{card.context:,}"
@@ -169,6 +154,7 @@ def _status_json(status: ModelStatus) -> dict[str, Any]:
         "first_token_s": status.first_token_s,
         "per_token_s": status.per_token_s,
         "success": status.success,
+        "shut": status.shut,
         "error": to_wire(status.error) if status.error else None,
     }
 
@@ -181,6 +167,10 @@ Input = Annotated[
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Wait for the whole answer.")]
 ShowReasoning = Annotated[bool, typer.Option("--show-reasoning", help="Show what the model thinks, on standard error.")]
 ShowTrace = Annotated[bool, typer.Option("--trace", help="Say on standard error who answered, how fast, at what cost.")]
+Record = Annotated[
+    Path | None,
+    typer.Option("--record", metavar="FILE", help="Write here all that the decision was made from: see `gateway replay`."),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the reply's image or sound here.")]
 
 
@@ -190,6 +180,7 @@ def explain(
     task: Task,
     text: Input = None,
     *,
+    record: Record = None,
     as_json: AsJson = False,
     need: Need,
     given: Given,
@@ -204,6 +195,8 @@ def explain(
         show_json(decision.to_json())
     else:
         show_decision(decision)
+    if record is not None:
+        write_record(decision, record)
 
 
 @takes(given=given_of, need=need_of, meta=meta_of)
@@ -216,6 +209,7 @@ def run(
     show_reasoning: ShowReasoning = False,
     trace: ShowTrace = False,
     out: Out = None,
+    record: Record = None,
     as_json: AsJson = False,
     need: Need,
     given: Given,
@@ -235,11 +229,15 @@ def run(
                 reply = _streamed(gateway, request, need, meta, bars, answer)
             if as_json:
                 show_json(to_wire(reply, task=task))
-    except GatewayError:
+    except GatewayError as error:
         answer.end()
+        if record is not None and isinstance(error, NoEligibleModel) and error.decision is not None:
+            write_record(error.decision, record)
         raise
     finally:
         bars.close()
+    if record is not None and reply.trace is not None and reply.trace.decision is not None:
+        write_record(reply.trace.decision, record)
     if out is not None:
         for path in write_media(reply, out):
             show_note(f"wrote {path}")
@@ -257,13 +255,36 @@ def _streamed(gateway: Gateway, request: Request[Any], need: Need, meta: Meta, b
     with gateway.stream(request, need, meta=meta) as stream:
         for delta in stream:
             bars.close()
-            if delta.kind == "reasoning":
+            if isinstance(delta, Restart):
+                answer.end()
+                show_note(f"[broken off; what came is void, and {delta.model} begins again]")
+            elif delta.kind == "reasoning":
                 answer.think(delta.data)
             else:
                 answer.say(delta.text)
         answer.end()
         reply: Response = stream.response
     return reply
+
+
+def replay(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="A record; - is standard input.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a decision again from its record, with the policies that are installed here. Exits 1 when it comes out otherwise."""
+    kept = record_of(file)
+    again, recorded = Setup.of(ctx).again(kept, named(file)), kept["decision"]
+    differ = differences(recorded, again.to_json())
+    if as_json:
+        show_json({"same": not differ, "differences": differ, "decision": again.to_json()})
+    else:
+        show_decision(again)
+        print("\nreproduced byte for byte" if not differ else "\nthis is not what was recorded:")
+        for line in differ:
+            print(f"  {line}")
+    if differ:
+        raise typer.Exit(1)
 
 
 def plugins(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -305,38 +326,21 @@ def _plugin_json(info: PluginInfo) -> dict[str, Any]:
 
 
 def check(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Try every model before there is traffic: keys, weights, endpoints. Exits 1 when something is wrong."""
+    """Try every model before there is traffic: keys, weights, endpoints, routes. Exits 1 when something is wrong."""
     bars = Bars()
     with Setup.of(ctx).open(bars) as gateway:
         found = gateway.check()
         statuses = {status.name: status for status in gateway.models()}
         bars.close()
-    rows = [(name, statuses[name], result) for name, result in found.items()]
+    rows = [(name, statuses[name].plugin if name in statuses else "", result) for name, result in found.items()]
     if as_json:
-        show_json([_check_json(*row) for row in rows])
+        show_json([check_json(*row) for row in rows])
     elif rows:
-        show_table(["result", "model", "plugin", "what was found"], [_check_row(*row) for row in rows])
+        show_table(["result", "model", "plugin", "what was found"], [check_row(*row) for row in rows])
     else:
         show_note("no models to check: install a plugin such as gateway-local, or name models in gateway.toml")
     if any(isinstance(result, GatewayError) for result in found.values()):
         raise typer.Exit(1)
-
-
-def _check_row(name: str, status: ModelStatus, result: str | GatewayError) -> list[str]:
-    if isinstance(result, GatewayError):
-        return ["wrong", name, status.plugin, "; ".join(filter(None, (str(result), _cure(result))))]
-    return ["ok", name, status.plugin, result]
-
-
-def _check_json(name: str, status: ModelStatus, result: str | GatewayError) -> dict[str, Any]:
-    facts: dict[str, Any] = {"model": name, "plugin": status.plugin}
-    if isinstance(result, GatewayError):
-        return {**facts, "ok": False, "found": str(result), "cure": _cure(result), "error": to_wire(result)}
-    return {**facts, "ok": True, "found": result, "cure": "", "error": None}
-
-
-def _cure(error: GatewayError) -> str:
-    return next((cure for kind, cure in CURES.items() if isinstance(error, kind)), "")
 
 
 def config(
@@ -355,5 +359,5 @@ def config(
     for name, meaning in (("plugins", "every one installed"), ("transforms", "every one installed, by name")):
         if table[name] is None:
             print(f"# {name}: {meaning}")
-    print(to_toml({name: value for name, value in table.items() if value or name not in ("limit", "plugin")}), end="")
+    print(to_toml(in_effect(table)), end="")
     return None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from gateway.config import GatewayConfig
+
 HIDDEN = "***"
+QUIET = ("limit", "attempt", "retry", "hedge", "state", "route", "plugin")
+"""These are left out where they are as they are by default."""
 
 # "max_tokens" counts, "token" grants: the plural is no secret.
 _SECRET_NAME = re.compile(r"key|secret|passw|passphrase|credential|auth|cookie|signature|token(?!s)", re.IGNORECASE)
@@ -42,6 +47,15 @@ def _is_secret(name: str, value: Any) -> bool:
     # first_token_s = 0.5 is a time.
     is_time = isinstance(value, (int, float)) and name.endswith(("_s", "_usd"))
     return bool(_SECRET_NAME.search(name)) and not is_time
+
+
+def in_effect(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what says nothing: sections that are as they are by default, and a limit's empty `only`."""
+    usual = asdict(GatewayConfig())
+    said = {name: value for name, value in table.items() if name not in QUIET or value != usual[name]}
+    if "limit" in said:
+        said["limit"] = [{name: value for name, value in one.items() if value != []} for one in said["limit"]]
+    return said
 
 
 def to_toml(table: Mapping[str, Any], *, path: str = "") -> str:

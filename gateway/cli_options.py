@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from gateway.card import Need
-from gateway.errors import InvalidRequest
+from gateway.errors import ConfigError, InvalidRequest
 from gateway.parts import Audio, Image
 from gateway.request import Meta, Request
 from gateway.tasks import Chat
@@ -79,6 +79,7 @@ def _size(help: str) -> Any:
 
 
 def need_of(
+    route: Annotated[str, _need("Take this route of gateway.toml.", metavar="NAME")] = "",
     model: Annotated[Names, _need("This model, or a pattern such as 'local-*'.", "--model", "-m", metavar="NAME")] = None,
     avoid: Annotated[Names, _need("Not this model or pattern.", metavar="NAME")] = None,
     place: Annotated[Names, _need("local, process, host, private or hosted.", metavar="PLACE")] = None,
@@ -90,24 +91,27 @@ def need_of(
     language: Annotated[Names, _need("Speaks this: en, de, ...", metavar="TAG")] = None,
     max_first_token_s: Annotated[float | None, _need("Seconds to the first token, as predicted.", metavar="S")] = None,
     max_latency_s: Annotated[float | None, _need("Seconds to the whole answer, as predicted.", metavar="S")] = None,
+    percentile: Annotated[
+        float | None, _need("Share of the requests that the seconds are to hold for: 0.95.", metavar="P")
+    ] = None,
     max_cost_usd: Annotated[float | None, _need("Cost of the request, as predicted.", metavar="USD")] = None,
     min_quality: Annotated[float | None, _need("Quality from 0 to 1.", metavar="Q")] = None,
     need: Annotated[Names, _need("Any of these by its field's name: max_params=8B.", metavar="FIELD=VALUE")] = None,
 ) -> Need:
     """The Need that the options state."""
     given: dict[str, Any] = {
-        "model": tuple(model or ()), "avoid": tuple(avoid or ()), "place": tuple(place or ()),
+        "route": route, "model": tuple(model or ()), "avoid": tuple(avoid or ()), "place": tuple(place or ()),
         "max_params": max_params, "min_params": min_params, "max_bytes": max_bytes, "context": context,
         "features": frozenset(feature or ()), "languages": frozenset(language or ()),
         "max_first_token_s": max_first_token_s, "max_latency_s": max_latency_s, "max_cost_usd": max_cost_usd,
-        "min_quality": min_quality,
+        "percentile": percentile, "min_quality": min_quality,
     }  # fmt: skip
     for key, value in pairs(need or (), "--need").items():
         if key not in given:
             raise InvalidRequest(f"need has no field {key!r}; it has: {', '.join(given)}", field=f"need.{key}")
         kind = type(given[key])
         try:
-            given[key] = kind(value.split(",")) if kind in (tuple, frozenset) else amount(value)
+            given[key] = kind(value.split(",")) if kind in (tuple, frozenset) else value if kind is str else amount(value)
         except ValueError as error:
             raise InvalidRequest(f"need.{key}: {error}", field=f"need.{key}") from None
     if isinstance(given["context"], float):
@@ -119,9 +123,13 @@ def meta_of(
     deadline_s: Annotated[float | None, typer.Option(metavar="S", help="Seconds for everything.", rich_help_panel=META)] = None,
     tenant: Annotated[str, typer.Option(help="On whose behalf.", rich_help_panel=META)] = "",
     data_class: Annotated[str, typer.Option(help="How sensitive the input is.", rich_help_panel=META)] = "",
+    conversation: Annotated[str, typer.Option(help="Which conversation it belongs to.", rich_help_panel=META)] = "",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin again when the stream of an answer breaks.", rich_help_panel=META)
+    ] = False,
 ) -> Meta:
     """The Meta that the options state."""
-    return Meta(deadline_s=deadline_s, tenant=tenant, data_class=data_class)
+    return Meta(deadline_s=deadline_s, tenant=tenant, data_class=data_class, conversation=conversation, restart=restart)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +246,27 @@ def read_input(text: str | None, *, may_be_empty: bool = False) -> str:
     if not may_be_empty and not text.strip():
         raise InvalidRequest("the input is empty", field="input")
     return text
+
+
+def record_of(file: str) -> dict[str, Any]:
+    """The record in a file, or on standard input for "-". ConfigError when it is none."""
+    name = named(file)
+    try:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        kept = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{name} is not JSON: make a record with `gateway explain --record FILE`") from None
+    if not isinstance(kept, dict) or "record" not in kept:
+        raise ConfigError(f"{name} is no decision's record: make one with `gateway explain --record FILE`")
+    for part in ("policy", "decision"):
+        if not isinstance(kept.get(part), dict):
+            raise ConfigError(f"{name}: the record is damaged: it has no {part}")
+    return kept
+
+
+def named(file: str) -> str:
+    """A file that may be standard input, as messages name it."""
+    return "standard input" if file == "-" else repr(file)
 
 
 def media_part(path: Path, kind: type[Image] | type[Audio]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -14,16 +14,20 @@ from typing import Any
 import typer
 
 from gateway.cli_show import Bars
-from gateway.config import GatewayConfig, load_config, located
-from gateway.errors import ConfigError, PluginError
+from gateway.config import GatewayConfig, PolicyConfig, load_config, located, parse_config
+from gateway.decision import Decision
+from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.gateway import AsyncGateway
 from gateway.hookspecs import Command
 from gateway.plugins import Plugins, load, load_plugins
+from gateway.policies import builtin_policies
+from gateway.replay import replay
 from gateway.sync import Gateway
+from gateway.wire import tasks
 
 INTERRUPT_S = 1.0
 """How long closing may take once the user has pressed Ctrl-C."""
-BUILT_IN = ("models", "explain", "run", "plugins", "check", "config")
+BUILT_IN = ("models", "explain", "run", "replay", "plugins", "check", "config")
 
 
 class Setup:
@@ -69,12 +73,32 @@ class Setup:
             return located(error, self.path)
         return None
 
+    def again(self, kept: Mapping[str, Any], where: str) -> Decision:
+        """The decision that follows from a record, with the policies of the gateway and those of the plugins.
+
+        ConfigError, which names `where` the record is from.
+        """
+        _, plugins = load(self.path)
+        added = plugins.named("policies")
+        try:
+            settings = parse_config(PolicyConfig, kept["policy"], "record.policy")
+            rules = {policy.name: policy for policy in builtin_policies(settings)} | added
+            decision = replay(kept, rules.values(), tasks())
+            str(decision)  # now: what is damaged may be found only when it is looked at
+        except Exception as error:
+            why = error.message if isinstance(error, GatewayError) else f"the record is damaged: {told(error)}"
+            raise ConfigError(f"{where}: {why}") from error
+        return decision
+
     @contextmanager
     def open(self, bars: Bars) -> Iterator[Gateway]:
         """A gateway of it all, closed at the end. A broken plugin is an error here."""
         config, plugins = load(self.path)
         plugin_commands(plugins)
-        gateway = Gateway(config=config, plugins=plugins, progress=bars)
+        try:
+            gateway = Gateway(config=config, plugins=plugins, progress=bars)
+        except ConfigError as error:
+            raise located(error, self.path) from error.__cause__
         try:
             yield gateway
         except KeyboardInterrupt:

@@ -8,11 +8,22 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import IO, TYPE_CHECKING, Any
 
-from gateway.decision import Candidate, Decision
-from gateway.errors import GatewayError
+from gateway.decision import Decision
+from gateway.errors import (
+    AttemptTimeout,
+    Denied,
+    GatewayError,
+    MissingSecret,
+    ModelMissing,
+    OutOfQuota,
+    Unreachable,
+    WeightsError,
+)
 from gateway.parts import Audio, Image, ToolCall
 from gateway.request import Response
 from gateway.tasks import ChatResponse, EmbedResponse
@@ -31,8 +42,18 @@ STYLES = {
     "cold": QUIET, "fallback": "cyan", "no": QUIET,
 }  # fmt: skip
 
-# The columns that give way when the terminal is narrow.
-WRAPPED = frozenset({"tasks", "hooks", "why", "what was found"})
+# What to do about an error of `check`, where its own message says only what is wrong.
+CURES = {
+    MissingSecret: "set it, or change the reference in gateway.toml",
+    Denied: "check its api_key",
+    OutOfQuota: "pay, or use another key",
+    Unreachable: "check that it runs and that base_url is right",
+    AttemptTimeout: "check that it runs and that base_url is right",
+    ModelMissing: "check its name",
+    WeightsError: "check `weights` and `key` in gateway.toml",
+}
+
+ABSENT = object()
 
 # A model's answer must not drive the terminal: of the control characters only tab and newline pass.
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
@@ -64,48 +85,51 @@ def show_table(
     rows: Iterable[Sequence[str]],
     *,
     right: Iterable[str] = (),
-    notes: Iterable[str] = (),
+    wrapped: Iterable[str] = ("tasks", "hooks", "what was found"),
 ) -> None:
     """A table without the columns that are empty: drawn to fit a terminal, plain columns of full width in a pipe.
 
-    A terminal has no room for a column of errors: there each is a line below the table.
+    A terminal has no room for a column of errors: there each is a line below the table. `wrapped` columns give way when it is
+    narrow.
     """
-    table, notes = [[cell.translate(CONTROLS) for cell in row] for row in rows], list(notes)
+    table, notes = [[cell.translate(CONTROLS) for cell in row] for row in rows], []
     if on_terminal(sys.stdout) and "error" in header:
         at = header.index("error")
-        notes += [f"{row[0]}: {row[at]}" for row in table if row[at]]
+        notes = [f"{row[0]}: {row[at]}" for row in table if row[at]]
         for row in table:
             row[at] = ""
     kept = [i for i in range(len(header)) if any(row[i] for row in table)]
     header, table = [header[i] for i in kept], [[row[i] for i in kept] for row in table]
     if on_terminal(sys.stdout):
-        _draw(header, table, set(right))
+        _draw(header, table, set(right), set(wrapped))
     else:
-        widths = [max(len(row[i].split("\n")[0]) for row in (header, *table)) for i in range(len(header))]
+        table = [[" ".join(cell.split("\n")) for cell in row] for row in table]
+        widths = [max(len(row[i]) for row in (header, *table)) for i in range(len(header))]
         for row in (header, *table):
-            cells = [" ".join(cell.split("\n")) for cell in row]
-            print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for note in notes:
         print(note)
 
 
-def _draw(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> None:
+def _draw(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[str], wrapped: set[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, color_system="auto" if coloured(sys.stdout) else None)
-    least = [8 if header[i] in WRAPPED else max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    least = [max(len(_longest(row[i], header[i] in wrapped)) for row in (header, *rows)) for i in range(len(header))]
     if sum(least) + 2 * (len(least) - 1) > console.width:
         # Too narrow for columns: each row becomes a paragraph.
         for row in rows:
             print(row[0])
-            print("\n".join(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell))
+            print(
+                "\n".join(f"  {name}: {' '.join(cell.split())}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)
+            )
         return
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in header:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in WRAPPED, overflow="fold")
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in wrapped, overflow="fold")
     for row in rows:
         cells = [Text(cell, style=STYLES.get(cell, "")) for cell in row]
         cells[0].stylize("bold" if len(row) > 1 and row[0] not in STYLES else "")
@@ -113,32 +137,68 @@ def _draw(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[str])
     console.print(table)
 
 
+def _longest(cell: str, wraps: bool) -> str:
+    """What of a cell must stand on one line."""
+    return max(cell.split(), key=len, default="")[:20] if wraps else cell
+
+
 def show_decision(decision: Decision) -> None:
-    """The decision: its own table in a pipe; on a terminal one with the reasons in a column that wraps."""
+    """The decision: its own text in a pipe; on a terminal with tables that fit it."""
     if not on_terminal(sys.stdout):
         print(decision)
         return
-    rank = {name: place for place, name in enumerate(decision.ranked)}
-    ordered = sorted(decision.candidates, key=lambda c: (rank.get(c.model, len(rank)), c.model))
-    notes = list(decision.notes)
-    if decision.chosen is None:
-        notes.insert(0, f"no model can serve this {decision.task} request")
-    rows = []
-    for c in ordered:
-        verdict = "chosen" if c.model == decision.chosen else "refused" if c.vetoes else "fallback"
-        utility = "" if c.utility is None else f"{c.utility:+.6f}"
-        rows.append([c.model, c.place, verdict, utility, _why(c)])
-    show_table(["model", "place", "verdict", "utility $", "why"], rows, right=["utility $"], notes=notes)
+    told = decision.told()
+    for text in told.lead:
+        print(text.translate(CONTROLS))
+    for table in (told.judged, told.refused):
+        if not table:
+            continue
+        width = sum(2 + max(len(row[i]) for row in table) for i in range(len(table[0]))) - 2
+        if table is told.judged and width > get_terminal_size().columns:  # the facts go below the money
+            table = tuple(tuple(cell.replace(" (", "\n(") for cell in row) for row in table)
+        print()
+        show_table(table[0], table[1:], right=["utility"], wrapped={*table[0][4:], "why not"})
+    for number, text in enumerate(told.rest):
+        print(("" if number else "\n") + text.translate(CONTROLS))
 
 
-def _why(candidate: Candidate) -> str:
-    if candidate.vetoes:
-        return "\n".join(str(veto) for veto in candidate.vetoes)
-    lines = []
-    for name, score in sorted(candidate.scores.items()):
-        seen = "" if score.seen is None else f" ({score.seen:.3g} {score.unit})"
-        lines.append(f"{name} {score.usd:+.6f}{seen}")
-    return "\n".join(lines)
+def check_row(name: str, plugin: str, result: str | GatewayError) -> list[str]:
+    """What `check` found of a model, or of a route, which has no plugin."""
+    if isinstance(result, GatewayError):
+        return ["wrong", name, plugin, "; ".join(filter(None, (str(result), _cure(result))))]
+    return ["ok", name, plugin, result]
+
+
+def check_json(name: str, plugin: str, result: str | GatewayError) -> dict[str, Any]:
+    """The same as JSON values."""
+    facts: dict[str, Any] = {"model": name, "plugin": plugin}
+    if isinstance(result, GatewayError):
+        return {**facts, "ok": False, "found": str(result), "cure": _cure(result), "error": to_wire(result)}
+    return {**facts, "ok": True, "found": result, "cure": "", "error": None}
+
+
+def _cure(error: GatewayError) -> str:
+    return next((cure for kind, cure in CURES.items() if isinstance(error, kind)), "")
+
+
+def write_record(decision: Decision, path: Path) -> None:
+    """Write all that a decision was made from, as JSON."""
+    path.write_text(json.dumps(decision.record()) + "\n", encoding="utf-8")
+
+
+def differences(recorded: Any, now: Any, where: str = "") -> list[str]:
+    """Where two JSON values differ: a line each, with both. Empty when they are the same, byte for byte."""
+    if isinstance(recorded, Mapping) and isinstance(now, Mapping):
+        steps = [(key, f"{where}.{key}" if where else str(key)) for key in {**recorded, **now}]
+        return [line for key, step in steps for line in differences(recorded.get(key, ABSENT), now.get(key, ABSENT), step)]
+    if isinstance(recorded, list) and isinstance(now, list):
+        out = []
+        for at, (one, other) in enumerate(zip_longest(recorded, now, fillvalue=ABSENT)):
+            name = one.get("model", at) if isinstance(one, Mapping) else at
+            out += differences(one, other, f"{where}[{name}]")
+        return out
+    one, other = ("nothing" if value is ABSENT else json.dumps(value, sort_keys=True) for value in (recorded, now))
+    return [] if one == other else [f"{where}: recorded {one}, now {other}"]
 
 
 class Answer:

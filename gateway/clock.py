@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from typing import Protocol
@@ -19,12 +20,16 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds from an arbitrary start, never backwards: for durations and deadlines."""
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long."""
+
 
 class SystemClock:
     """The machine's own clock."""
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
 
 
 def seeded(seed: int | None) -> Random:

@@ -250,9 +250,10 @@ class TransformFailed(ServiceError):
 
 @dataclass(eq=False, repr=False)
 class AllModelsFailed(GatewayError):
-    """Several models were asked and each failed. `__cause__` is the last one's error."""
+    """Several models were asked and each failed. `__cause__` is the last one's error, `partial` what it had delivered."""
 
     attempts: tuple[Attempt, ...] = ()
+    partial: str = field(default="", repr=False)
 
 
 class WeightsError(GatewayError):

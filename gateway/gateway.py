@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from gateway.asking import Race, reply
 from gateway.call import Call
-from gateway.card import ANYTHING, ModelCard, Need
+from gateway.card import ANYTHING, ModelCard, Need, check_number
 from gateway.clock import Clock, SystemClock, seeded
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, located
 from gateway.decision import Decision
 from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, PluginError, ServiceCrashed, told
 from gateway.events import Event, Observer
@@ -24,10 +25,15 @@ from gateway.live import State
 from gateway.otel import JsonLines
 from gateway.plugins import Plugins, load
 from gateway.policies import builtin_policies
-from gateway.registry import Entry, Registry
+from gateway.registry import Entry, Registry, whose
+from gateway.remember import recall, snapshot, write
 from gateway.request import Meta, Request, Response
-from gateway.routing import Policy, Router
+from gateway.retry import RetryBudget
+from gateway.router import Router
+from gateway.routes import Routes
+from gateway.routing import Policy
 from gateway.service import ModelService, Progress, Resources, no_progress
+from gateway.sqlite import SQLiteState
 from gateway.state import MemoryState, StateStore
 from gateway.stream import Stream
 from gateway.tasks import Chat, ChatResponse
@@ -39,6 +45,8 @@ Source = str | Path | Mapping[str, Any] | None
 
 CHECK_LIMIT_S = 60.0
 """A check may import what a model needs, and try an endpoint."""
+REMEMBER_S = 60.0
+"""How often what was measured is written down, where it is to be remembered."""
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +64,8 @@ class ModelStatus:
     first_token_s: float | None = None
     per_token_s: float | None = None
     success: float = 1.0
+    shut: str = ""
+    """Why it is not asked at the moment, where it has failed or asked to wait."""
 
 
 class AsyncGateway:
@@ -96,19 +106,33 @@ class AsyncGateway:
         lent = partial(Resources, stores=stores, keys=keys, clock=clock, random=random, progress=progress)
         self._resources = lent(run=self.run)
         rules = {policy.name: policy for policy in builtin_policies(config.policy)} | app.named("policies")
+        registry = Registry(app.models, resources=self._resources, clock=clock, emit=self._emit)
+        knowledge = registry.knowledge
         self._house = House(
-            registry=Registry(app.models, resources=self._resources, clock=clock, emit=self._emit),
-            router=Router(rules.values(), random=random, notes=notes),
+            registry=registry,
+            router=Router(rules.values(), random=random, config=config.policy, knowledge=knowledge, notes=notes),
             transforms=chosen,
             resources=lent(run=self._inside),
-            state=_state(plugins, clock),
+            state=_state(plugins, config, clock),
             limits=config.limit,
+            routes=Routes(config.route),
+            attempt=config.attempt,
+            retry=config.retry,
+            hedge=config.hedge,
+            spare=RetryBudget(clock, config.retry.share),
+            hedges=RetryBudget(clock, config.hedge.share, begin=1.0, per_second=0.0),
+            random=random,
             clock=clock,
             emit=self._emit,
             watched=bool(self._observers),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._check_routes()
+        registry.on_described = self._warn_of_routes
+        self._remember, self._remember_at = config.policy.remember, clock.monotonic() + REMEMBER_S
+        if self._remember is not None:
+            recall(self._remember, knowledge)
 
     @classmethod
     def discover(cls, *, progress: Progress = no_progress) -> Self:
@@ -119,7 +143,10 @@ class AsyncGateway:
     def from_config(cls, source: Source, *, progress: Progress = no_progress) -> Self:
         """A gateway as gateway.toml says; `source` is its path or a mapping of the same shape. ConfigError, PluginError."""
         config, plugins = load(source)
-        return cls(config=config, plugins=plugins, progress=progress)
+        try:
+            return cls(config=config, plugins=plugins, progress=progress)
+        except ConfigError as error:
+            raise located(error, source) from None
 
     async def run(self, request: Request[R], need: Need | None = None, *, meta: Meta | None = None) -> R:
         """The answer of the best model that may and can. Falls back on failure; `reply.trace` says what happened.
@@ -144,12 +171,13 @@ class AsyncGateway:
     async def _run(self, call: Call) -> Any:
         await call.open()
         while True:
-            hop = await call.next()
+            race: Race[Any] = Race(call, await call.next())
             try:
-                raw = hop.answer if hop.answer is not None else await hop.entry.service.run(hop.request)
-                return await call.succeed(hop, call.accept(hop, raw))
+                after_s = call.hedge_after_s(race.hop)
+                raw = await (reply(call, race.hop) if after_s is None else race.begin(reply, after_s))
+                return await call.succeed(race.hop, call.accept(race.hop, raw))
             except BaseException as error:
-                await call.fail(hop, error)
+                await call.fail(race.hop, error)
 
     async def _inside(self, request: Request[Any], need: Need) -> Response:
         """What a transform's resources run: without transforms, and on this machine only."""
@@ -173,13 +201,28 @@ class AsyncGateway:
         await call.open()
         return await call.decide(dry=True)
 
+    async def feedback(self, reply: Response, score: float) -> None:
+        """Say how good an answer was, from 0 to 1: what its model's quality for the task is taken to be moves towards it.
+
+        InvalidRequest for a score out of range, and for a reply that none of this gateway's models gave.
+        """
+        self._check_loop()
+        check_number(score, "score", low=0.0, high=1.0)
+        trace = reply.trace if isinstance(reply, Response) else None
+        vitals = self._house.registry.knowledge.vitals.get(trace.model) if trace is not None else None
+        if score is None or trace is None or vitals is None or trace.decision is None:
+            raise InvalidRequest(
+                "feedback takes a reply of this gateway, with its trace, and a score from 0 to 1", field="reply"
+            )
+        vitals.scored(trace.decision.task, float(score))
+
     async def models(self) -> list[ModelStatus]:
         """Every model by name, described."""
         self._check_loop()
         now = self._house.clock.monotonic()
         out = []
         for entry in sorted(await self._house.registry.described(), key=lambda entry: entry.name):
-            live = entry.live
+            live = entry.vitals.read("chat", now) if entry.vitals else None
             out.append(
                 ModelStatus(
                     name=entry.name,
@@ -188,15 +231,19 @@ class AsyncGateway:
                     state=live.state if live else None,
                     error=entry.error,
                     in_flight=live.in_flight if live else 0,
-                    first_token_s=live.first_token_s.value if live else None,
-                    per_token_s=live.per_token_s.value if live else None,
-                    success=live.success(now) if live else 1.0,
+                    first_token_s=live.first_token_s if live else None,
+                    per_token_s=live.per_token_s if live else None,
+                    success=live.success if live else 1.0,
+                    shut=str(shut) if entry.vitals and (shut := entry.vitals.breaker.refusal(now)) else "",
                 )
             )
         return out
 
     async def check(self) -> dict[str, str | GatewayError]:
-        """By model: a line about it, or the error that says what is wrong. Sends no request to a model."""
+        """By model: a line about it, or the error that says what is wrong; and each route that no model can serve.
+
+        Sends no request to a model.
+        """
 
         async def one(entry: Entry) -> str | GatewayError:
             if entry.card is None:
@@ -214,7 +261,9 @@ class AsyncGateway:
 
         self._check_loop()
         entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)
-        return dict(zip([e.name for e in entries], await asyncio.gather(*map(one, entries)), strict=True))
+        found = dict(zip([e.name for e in entries], await asyncio.gather(*map(one, entries)), strict=True))
+        cards = [entry.card for entry in entries if entry.card is not None]
+        return found | {f"route {name}": ConfigError(why) for name, why in self._unservable(cards).items()}
 
     async def aclose(self) -> None:
         """Close every service. Calls under way fail with Closed or their own error; closing twice is harmless."""
@@ -222,6 +271,11 @@ class AsyncGateway:
         try:
             await self._house.registry.aclose()
         finally:
+            if self._remember is not None:
+                await asyncio.to_thread(write, self._remember, snapshot(self._house.registry.knowledge))
+                self._remember = None
+            if (close := getattr(self._house.state, "aclose", None)) is not None:
+                await close()
             for observer in self._observers:
                 if isinstance(observer, JsonLines):
                     observer.close()
@@ -244,9 +298,34 @@ class AsyncGateway:
             raise InvalidRequest(f"need is a {type(need).__name__}, not a Need", field="need")
         if meta is not None:
             request = request.with_meta(meta)
+        if self._remember is not None and (now := self._house.clock.monotonic()) >= self._remember_at:
+            self._remember_at = now + REMEMBER_S
+            kept = snapshot(self._house.registry.knowledge)
+            asyncio.get_running_loop().run_in_executor(None, write, self._remember, kept)
         if not isinstance(request.meta, Meta):
             raise InvalidRequest(f"meta is a {type(request.meta).__name__}, not a Meta", field="meta")
         return Call(self._house, request, need or ANYTHING, streamed=streamed, inside=inside)
+
+    def _unservable(self, cards: Iterable[ModelCard]) -> dict[str, str]:
+        return self._house.routes.unservable(cards, self._house.router.policies)
+
+    def _check_routes(self) -> None:
+        """ConfigError for a route that no model can ever serve, as far as that can be told before models are described."""
+        routes, entries = self._house.routes, self._house.registry.entries
+        if not routes.names:
+            return
+        wrong = {f"{name}.model": why for name, why in routes.nameless(entries).items()}
+        cards = [getattr(entry.service, "card", None) for entry in entries.values()]
+        if not wrong and all(isinstance(card, ModelCard) for card in cards):
+            wrong = self._unservable([card for card in cards if card is not None])
+        if wrong:
+            raise ConfigError("; ".join(f"route.{key}: {why}" for key, why in wrong.items()))
+
+    def _warn_of_routes(self) -> None:
+        routes, entries = self._house.routes, self._house.registry.entries.values()
+        if routes.names and all(entry.card is not None for entry in entries):
+            for name, why in self._unservable([entry.card for entry in entries if entry.card is not None]).items():
+                log.warning("route.%s: %s", name, why)
 
     def _check_loop(self) -> None:
         if self._closed:
@@ -279,8 +358,12 @@ def _transforms(installed: Mapping[str, Transform], config: GatewayConfig) -> tu
     return [installed[name] for name in config.transforms], notes
 
 
-def _state(plugins: Plugins, clock: Clock) -> StateStore:
+def _state(plugins: Plugins, config: GatewayConfig, clock: Clock) -> StateStore:
     if len(plugins.states) > 1:
         names = ", ".join(sorted(name for name, _ in plugins.states))
         raise PluginError(f"more than one plugin provides a state store: {names}; leave all but one out")
+    if plugins.states and config.state.path is not None:
+        raise ConfigError(f"state.path: {whose(plugins.states[0][0])} provides a state store too; leave one of them out")
+    if config.state.path is not None:
+        return SQLiteState(config.state.path, clock)
     return plugins.states[0][1] if plugins.states else MemoryState(clock)

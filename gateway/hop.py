@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.card import ModelCard
-from gateway.clock import Clock
-from gateway.config import LimitConfig
+from gateway.clock import Clock, Random
+from gateway.config import AttemptConfig, HedgeConfig, LimitConfig, RetryConfig
 from gateway.errors import TransformFailed, told
 from gateway.events import Event
 from gateway.live import Live
 from gateway.parts import Delta
 from gateway.registry import Entry, Registry
 from gateway.request import Request, Response
-from gateway.routing import Router
+from gateway.retry import RetryBudget
+from gateway.router import Router
+from gateway.routes import Routes
 from gateway.service import Resources
 from gateway.state import Lease, StateStore
 from gateway.transform import Rewrite, Transform
+from gateway.vitals import Vitals
 
 
 @dataclass(kw_only=True)
@@ -32,6 +35,15 @@ class House:
     """What a transform may use: other models too, but without transforms, and none that is not local."""
     state: StateStore
     limits: Sequence[LimitConfig]
+    routes: Routes
+    attempt: AttemptConfig
+    retry: RetryConfig
+    hedge: HedgeConfig
+    spare: RetryBudget
+    """What may be spent on retries and hedges, over all calls;"""
+    hedges: RetryBudget
+    """and on hedges alone."""
+    random: Random
     clock: Clock
     emit: Callable[[Event], None]
     watched: bool
@@ -44,7 +56,9 @@ class Hop:
 
     entry: Entry
     card: ModelCard
+    vitals: Vitals
     live: Live
+    """What was known of the model when it was chosen."""
     request: Request[Any]
     cancels: int = 0
     """How often the task had been cancelled when this began: a higher count later is the caller's own doing."""
@@ -55,19 +69,29 @@ class Hop:
     lease: Lease | None = None
     taken: bool = False
     """It counts as in flight."""
+    hedge: bool = False
+    """It was asked beside another one that was slow to begin."""
+    probe: bool = False
+    """Its outcome decides whether the model's breaker closes."""
     settled: bool = False
     """What it took has been given back."""
     began: float = 0.0
+    """When it was sent: after loading."""
+    asked: float = field(init=False)
+    """When the model was chosen."""
     idle_s: float = 0.0
     """How long the reader of the stream kept the model waiting: no part of its latency."""
     first_token_s: float | None = None
     delivered: list[Delta] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.asked = self.began
+
     def release(self) -> None:
         """No longer count as in flight; called once."""
         self.settled = True
         if self.taken:
-            self.live.in_flight -= 1
+            self.vitals.in_flight -= 1
 
     def feed(self, delta: Delta) -> Iterable[Delta]:
         """A delta of the model, through the rewrites in reverse order."""

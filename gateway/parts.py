@@ -157,9 +157,17 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """In a stream: everything delivered so far is void, and the reply begins again, from `model`."""
+    """In a stream: everything delivered so far is void, and the reply begins again, from `model`.
+
+    It has the text of no delta, so that code which prints deltas goes on.
+    """
 
     model: str = ""
+
+    @property
+    def text(self) -> str:
+        """Nothing."""
+        return ""
 
 
 def deltas_of(parts: Iterable[Part]) -> list[Delta]:

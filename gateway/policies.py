@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from gateway.card import ModelCard, Price, matches
 from gateway.config import PolicyConfig
 from gateway.decision import Score, Veto
-from gateway.live import Live
+from gateway.live import CONCURRENCY, Live
 from gateway.routing import Ask, Policy, Shape
 
 UNKNOWN_QUALITY = 0.5
+MEASURED = 3.0
+"""After so many answers, a deadline is held against the slow ones among them; before, against what is usual."""
 UNKNOWN_PRICE = Price(input=10.0, output=30.0)
 """A hosted model whose price is not stated is ranked as if it were dear; with a limit on cost it is refused."""
 
@@ -25,6 +26,9 @@ class NamePolicy(Policy):
         need = shape.need
         if need.model and not matches(card.name, need.model):
             return Veto("need.model", card.name, ", ".join(need.model))
+        for group in need.within:
+            if not matches(card.name, group):
+                return Veto("need.model", card.name, ", ".join(group))
         if need.avoid and matches(card.name, need.avoid):
             return Veto("need.avoid", card.name, f"none of {', '.join(need.avoid)}")
         return None
@@ -136,68 +140,94 @@ class CostPolicy(Policy):
             return Veto("need.max_cost_usd", "price unknown", f"at most ${shape.need.max_cost_usd:g}")
         return None
 
-    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | Veto | None:
-        usd, shape = expected_usd(ask, card, live), ask.shape
-        limit = shape.need.max_cost_usd
-        if limit is not None and usd > limit:
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        limit = ask.shape.need.max_cost_usd
+        if limit is not None and (usd := expected_usd(ask, card, live)) > limit:
             return Veto("need.max_cost_usd", f"about ${usd:.6f}", f"at most ${limit:g}")
-        return Score(-usd)
+        return None
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        price = price_of(card)
+        return Score(-price.request, input_usd=-price.input / 1e6, output_usd=-price.output / 1e6)
 
 
 class LatencyPolicy(Policy):
-    """The predicted time of the whole answer and the risk of missing the deadline, as costs; and the need's limits."""
+    """The predicted time of the whole answer as a cost, and the time that each request in flight adds to it.
+
+    The need's limits are refusals: on the time that half of the requests keep to, or the need's own percentile of them. So is
+    the caller's deadline, with the 95th percentile; when that refuses everybody, the likeliest is asked all the same.
+    """
 
     name = "latency"
 
-    def __init__(self, usd_per_s: float, usd_per_failure: float = 0.0) -> None:
+    def __init__(self, usd_per_s: float) -> None:
         self._usd_per_s = usd_per_s
-        self._usd_per_failure = usd_per_failure
 
-    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | Veto | None:
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
         need = ask.shape.need
-        if need.max_first_token_s is not None and (first := live.latency_s(0)) > need.max_first_token_s:
+        if need.max_first_token_s is not None and (first := live.first_s(need.percentile)) > need.max_first_token_s:
             return Veto("need.max_first_token_s", f"about {first:.3f} s", f"at most {need.max_first_token_s:g} s")
-        seconds = live.latency_s(live.expected_tokens(ask.shape.task.task, ask.output_tokens))
-        if need.max_latency_s is not None and seconds > need.max_latency_s:
-            return Veto("need.max_latency_s", f"about {seconds:.3f} s", f"at most {need.max_latency_s:g} s")
-        late = ask.deadline_s is not None and seconds > ask.deadline_s
-        return Score(-self._usd_per_s * seconds - (self._usd_per_failure if late else 0.0), seconds, "s")
+        if need.max_latency_s is not None:
+            seconds = live.latency_s(live.expected_tokens(ask.output_tokens), need.percentile)
+            if seconds > need.max_latency_s:
+                return Veto("need.max_latency_s", f"about {seconds:.3f} s", f"at most {need.max_latency_s:g} s")
+        if ask.deadline_s is not None:
+            sure = live.measured >= MEASURED  # the tail of a guess would refuse everybody
+            seconds = live.latency_s(live.expected_tokens(ask.output_tokens, high=sure), 0.95 if sure else None)
+            if seconds > ask.deadline_s:
+                left = f"{max(ask.deadline_s, 0.0):.3f} s are left"
+                return Veto("deadline", f"up to {seconds:.3f} s", left, waivable=True)
+        return None
+
+    def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
+        rate, turn = -self._usd_per_s, live.first_token_s + live.output_tokens * live.per_token_s
+        first = live.service_s(0.0)
+        return Score(
+            rate * first,
+            first,
+            "s",
+            output_usd=rate * live.per_token_s,
+            busy_usd=rate * turn / (live.concurrency or CONCURRENCY),
+            unit_usd=rate,
+        )
 
 
 class QualityPolicy(Policy):
-    """What an answer of the model's stated quality is worth; and never below the need's minimum."""
+    """What an answer of the model's quality is worth; and never below the need's minimum. Feedback moves the card's."""
 
     name = "quality"
 
     def __init__(self, usd_worth: float) -> None:
         self._usd_worth = usd_worth
 
-    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
-        least = shape.need.min_quality
-        if least is None:
+    def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
+        least, quality = ask.shape.need.min_quality, live.quality
+        if least is None or (quality is not None and quality >= least):
             return None
-        quality = card.quality_for(shape.task.task)
-        if quality is not None and quality >= least:
-            return None
-        return Veto("need.min_quality", "unknown" if quality is None else f"{quality:g}", f"at least {least:g}")
+        return Veto("need.min_quality", "unknown" if quality is None else f"{quality:.3g}", f"at least {least:g}")
 
     def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-        stated = card.quality
-        quality = stated if type(stated) is float else card.quality_for(ask.shape.task.task)
-        return _quality_score(self._usd_worth, UNKNOWN_QUALITY if quality is None else quality)
+        quality = UNKNOWN_QUALITY if live.quality is None else live.quality
+        return Score(self._usd_worth * quality, quality, "of 1")
 
 
 class HealthPolicy(Policy):
-    """The risk of failing again, as a cost. It fades with time, so that a service that recovers is asked again."""
+    """The risk of failing again: what a failure costs, and the answer's worth that is lost with it.
+
+    It fades with time, so that a service that recovers is asked again.
+    """
 
     name = "health"
 
-    def __init__(self, usd_per_failure: float) -> None:
+    def __init__(self, usd_per_failure: float, usd_worth: float = 0.0) -> None:
         self._usd_per_failure = usd_per_failure
+        self._usd_worth = usd_worth
 
     def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-        success = live.success(ask.now)
-        return Score(self._usd_per_failure * (success - 1.0), success, "success") if success < 1.0 else None
+        if live.success >= 1.0:
+            return None
+        lost = self._usd_per_failure + self._usd_worth * (UNKNOWN_QUALITY if live.quality is None else live.quality)
+        return Score(lost * (live.success - 1.0), live.success, "success")
 
 
 def builtin_policies(config: PolicyConfig) -> list[Policy]:
@@ -211,23 +241,25 @@ def builtin_policies(config: PolicyConfig) -> list[Policy]:
         FeaturePolicy(),
         LanguagePolicy(),
         CostPolicy(),
-        LatencyPolicy(config.time, config.failure),
+        LatencyPolicy(config.time),
         QualityPolicy(config.worth),
-        HealthPolicy(config.failure),
+        HealthPolicy(config.failure, config.worth),
     ]
 
 
-@lru_cache(maxsize=1024)
-def _quality_score(usd_worth: float, quality: float) -> Score:
-    # The same for every request: made once for each quality that is stated.
-    return Score(usd_worth * quality, quality, "of 1")
+def expected_usd(ask: Ask, card: ModelCard, live: Live, *, high: bool = False) -> float:
+    """What a request is expected to cost on a model: input as estimated, an answer as long as usual.
 
-
-def expected_usd(ask: Ask, card: ModelCard, live: Live) -> float:
-    """The expected cost of a request on a model: input as estimated, an answer as long as usual for the task."""
-    price = card.price or card.price_or_free() or UNKNOWN_PRICE
-    tokens = live.expected_tokens(ask.shape.task.task, ask.output_tokens)
+    `high`: an answer that nine in ten are shorter than.
+    """
+    price = price_of(card)
+    tokens = live.expected_tokens(ask.output_tokens, high=high)
     return price.request + (price.input * ask.input_tokens + price.output * tokens) / 1e6
+
+
+def price_of(card: ModelCard) -> Price:
+    """The price that a model is ranked by."""
+    return card.price or card.price_or_free() or UNKNOWN_PRICE
 
 
 def _count(value: float | None) -> str:

@@ -20,8 +20,8 @@ from gateway.errors import (
     told,
 )
 from gateway.events import Event
-from gateway.live import Live
 from gateway.service import ModelService, Resources, service_name
+from gateway.vitals import Knowledge, Vitals
 
 DESCRIBE_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 10.0
@@ -30,16 +30,16 @@ RETRY_S = 30.0
 
 
 class Entry:
-    """One service with what is known of it. `card` and `live` are None until it has been described."""
+    """One service with what is known of it. `card` and `vitals` are None until it has been described."""
 
-    __slots__ = ("card", "error", "failed_at", "live", "name", "plugin", "service", "starting")
+    __slots__ = ("card", "error", "failed_at", "name", "plugin", "service", "starting", "vitals")
 
     def __init__(self, service: ModelService, plugin: str) -> None:
         self.service = service
         self.name = service_name(service)
         self.plugin = plugin
         self.card: ModelCard | None = None
-        self.live: Live | None = None
+        self.vitals: Vitals | None = None
         self.error: GatewayError | None = None
         """Why it cannot be used: from describe while there is no card, else from start."""
         self.failed_at = 0.0
@@ -57,6 +57,7 @@ class Registry:
         clock: Clock,
         emit: Callable[[Event], None],
     ) -> None:
+        self.knowledge = Knowledge()
         self.entries: dict[str, Entry] = {}
         self.version = 0
         """Changes whenever a card is learnt or lost: what was cached about cards is then stale."""
@@ -66,6 +67,8 @@ class Registry:
         self.known: tuple[Entry, ...] = ()
         """All entries, once each of them is described; empty before that, and once closed."""
         self.closed = False
+        self.on_described: Callable[[], object] = bool
+        """Called after each round of describing."""
         self._closing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
         self._undescribed = True
@@ -92,18 +95,18 @@ class Registry:
 
     async def start(self, entry: Entry) -> None:
         """Start a service once. Raises its error, also to those who come within `RETRY_S` of the failure."""
-        live = entry.live
-        assert live is not None  # only described entries are chosen
+        vitals = entry.vitals
+        assert vitals is not None  # only described entries are chosen
         if self.closed:
             raise Closed("the gateway has been closed")
-        if live.state == "ready":
+        if vitals.state == "ready":
             return
-        if live.state == "failed" and self._clock.monotonic() < entry.failed_at + RETRY_S:
+        if vitals.state == "failed" and self._clock.monotonic() < entry.failed_at + RETRY_S:
             assert entry.error is not None
             raise copy.copy(entry.error)  # errors gather facts on their way: each caller gets its own
         if entry.starting is None:
             # A task of its own: a caller that gives up must not stop the loading that others wait for.
-            entry.starting = _task(self._start(entry, live), f"gateway start {entry.name}")
+            entry.starting = _task(self._start(entry, vitals), f"gateway start {entry.name}")
         try:
             await self._wait(entry.starting)
         except GatewayError as error:
@@ -155,6 +158,7 @@ class Registry:
             self.known = () if self._undescribed or self.closed else tuple(self.entries.values())
             self._retry_at = self._clock.monotonic() + RETRY_S
             self.version += 1
+            self.on_described()
         finally:
             self._describing = None
 
@@ -173,25 +177,25 @@ class Registry:
             else:
                 entry.error = _own(error, entry.name, "describe")
         else:
-            entry.card, entry.live, entry.error = card, Live(card), None
+            entry.card, entry.vitals, entry.error = card, self.knowledge.of(card), None
 
-    async def _start(self, entry: Entry, live: Live) -> None:
-        live.state, began = "starting", self._clock.monotonic()
+    async def _start(self, entry: Entry, vitals: Vitals) -> None:
+        vitals.state, began = "starting", self._clock.monotonic()
         try:
             await entry.service.start(self._resources)
         except (Exception, asyncio.CancelledError, SystemExit) as error:
             if isinstance(error, asyncio.CancelledError) and self.closed:
-                live.state = "cold"
+                vitals.state = "cold"
                 raise
-            live.state, entry.failed_at = "failed", self._clock.monotonic()
+            vitals.state, entry.failed_at = "failed", self._clock.monotonic()
             entry.error = _own(error, entry.name, "start")
             raise entry.error from error
         else:
-            live.state, entry.error = "ready", None
+            vitals.state, entry.error = "ready", None
         finally:
             entry.starting = None
             took = self._clock.monotonic() - began
-            failure = type(entry.error).__name__ if live.state == "failed" else ""
+            failure = type(entry.error).__name__ if vitals.state == "failed" else ""
             self._emit(Event(kind="start", at=self._clock.now(), seconds=took, model=entry.name, error=failure))
 
 

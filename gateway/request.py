@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args
 
-from gateway.card import Usage, check_number
+from gateway.card import Quota, Usage, check_number
 from gateway.errors import InvalidRequest
 from gateway.parts import FORBID, Delta
 from gateway.trace import Trace
@@ -30,18 +30,22 @@ class Meta:
     """What travels with a request and is no part of its content or equality.
 
     `deadline_s`: seconds for everything, from the call on. `data_class`: how sensitive the caller says it is.
+    `restart`: a stream that breaks after its first delta may begin again on another model, which a `Restart` tells.
     """
 
     tenant: str = ""
     conversation: str = ""
     deadline_s: float | None = None
     data_class: str = ""
+    restart: bool = False
 
     def __post_init__(self) -> None:
         check_number(self.deadline_s, "meta.deadline_s", low=0, high=1e9)
         for name in ("tenant", "conversation", "data_class"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidRequest(f"meta.{name} must be a string", field=f"meta.{name}")
+        if type(self.restart) is not bool:
+            raise InvalidRequest("meta.restart must be true or false", field="meta.restart")
 
 
 NO_META = Meta()
@@ -49,13 +53,17 @@ NO_META = Meta()
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost."""
+    """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost.
+
+    `quota` is what the provider said of its rate limit beside this reply.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
     usage: Usage = Usage()
     model: str = ""
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    quota: Quota | None = field(default=None, repr=False, compare=False)
 
     def deltas(self) -> Sequence[Delta]:
         """The stream that a service which does not stream would have sent. Empty: it comes as a whole."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from gateway.card import ANYTHING, ModelCard, Need
 from gateway.clock import Clock, Random
+from gateway.config import AttemptConfig
 from gateway.errors import Closed, ConfigError
 from gateway.keys import Keys, Secret, secret
 from gateway.parts import Delta, Restart
@@ -83,6 +84,8 @@ class ModelService(ABC):
 
     name: str = ""
     card: ModelCard
+    limits: AttemptConfig | None = None
+    """How long its silence is borne; None: as ``[attempt]`` of the configuration says."""
 
     async def describe(self, resources: Resources) -> ModelCard:
         """The facts of the model. May read headers, a hub or an endpoint; asked once, before `start`.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from gateway.card import Usage
+from gateway.card import Usage, matches
 from gateway.config import LimitConfig
 from gateway.decision import Veto
 from gateway.errors import BadReply, GatewayError, told
@@ -28,11 +28,20 @@ log = logging.getLogger(__name__)
 
 
 async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
-    """Reserve what the hop is expected to use, or say which limit has no room. GatewayError when limits cannot be counted."""
-    tokens = ask.input_tokens + hop.live.expected_tokens(ask.shape.task.task, ask.output_tokens)
-    amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": expected_usd(ask, hop.card, hop.live)}
+    """Reserve what the hop may use, or say which limit has no room: nine in ten use less, so that few overrun it.
+
+    GatewayError when limits cannot be counted.
+    """
+    tokens = ask.input_tokens + hop.live.expected_tokens(ask.output_tokens, high=True)
+    usd = expected_usd(ask, hop.card, hop.live, high=True)
+    amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": usd}
+    limits = [limit for one in house.limits if (limit := _limit(one, hop, ask)) is not None]
+    if not limits:
+        return None
     try:
-        outcome = await house.state.reserve(amounts, [_limit(one, hop, ask) for one in house.limits])
+        outcome = await house.state.reserve(amounts, limits)
+    except GatewayError:
+        raise
     except Exception as error:
         message = f"the state store raised {told(error)}: limits cannot be counted, so nothing is sent"
         raise GatewayError(message) from error
@@ -42,12 +51,12 @@ async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
     return outcome
 
 
-async def give_back(house: House, hop: Hop, usage: Usage, usd: float) -> None:
-    """Settle and free what the hop took: once, however it ended."""
+async def give_back(house: House, hop: Hop, usage: Usage, usd: float, *, sent: bool = True) -> None:
+    """Settle and free what the hop took: once, however it ended. Nothing counts when nothing was sent."""
     hop.release()
     if hop.lease is not None:
         tokens = usage.input_tokens + usage.output_tokens
-        amounts: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens, "usd": usd}
+        amounts: Mapping[Unit, float] = {"requests": float(sent), "tokens": tokens, "usd": usd}
         # Shielded: a caller who gives up now must not leave the lease unsettled.
         await asyncio.shield(asyncio.ensure_future(_settle(house, hop.lease, amounts)))
 
@@ -60,12 +69,15 @@ def cost_usd(hop: Hop, usage: Usage) -> float:
     return price.usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
-def usage_of_failure(hop: Hop, error: GatewayError | None, input_tokens: int) -> Usage:
-    """What a failed attempt used and was billed: by its own reply when it came, else as far as the stream had come."""
+def usage_of_failure(hop: Hop, error: GatewayError | None, input_tokens: int, *, billed: bool = False) -> Usage:
+    """What a failed attempt used and was billed: by its own reply when it came, else as far as the stream had come.
+
+    `billed`: its input was read by the model, though nothing has come of it.
+    """
     if isinstance(error, BadReply) and isinstance(error.reply, Response) and sound(error.reply.usage):
         usage = error.reply.usage
         return stamped(usage, cost_usd=usage.cost_usd or cost_usd(hop, usage))
-    if not hop.delivered:
+    if not hop.delivered and not billed:
         return Usage()
     tokens = sum(len(delta.data) for delta in hop.delivered if isinstance(delta.data, str)) // BYTES_PER_TOKEN
     usage = Usage(input_tokens=input_tokens, output_tokens=tokens, estimated=True)
@@ -109,10 +121,12 @@ def stamped(record: T, **facts: Any) -> T:
     return new
 
 
-def _limit(one: LimitConfig, hop: Hop, ask: Ask) -> Limit:
-    whose = {"all": "", "tenant": ask.tenant, "model": hop.card.name, "provider": hop.card.provider}
-    key = f"{one.by}:{whose[one.by]}" if one.by != "all" else "all"
-    return Limit(key, one.unit, one.max, SECONDS[one.per])
+def _limit(one: LimitConfig, hop: Hop, ask: Ask) -> Limit | None:
+    """The limit as it holds for this hop; None when it does not."""
+    whose = {"tenant": ask.tenant, "key": hop.card.key, "model": hop.card.name, "provider": hop.card.provider}.get(one.by, "")
+    if one.only and not matches(whose, one.only):
+        return None
+    return Limit(f"{one.by}:{whose}" if one.by != "all" else "all", one.unit, one.max, SECONDS[one.per])
 
 
 async def _settle(house: House, lease: Lease, amounts: Mapping[Unit, float]) -> None:

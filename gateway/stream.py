@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
+from gateway.asking import Pump, Race, events
 from gateway.call import Call
 from gateway.errors import BadReply
-from gateway.hop import Hop
 from gateway.parts import Delta, Restart
 from gateway.request import Response
 
@@ -18,7 +18,10 @@ R = TypeVar("R", bound=Response)
 
 
 class Stream(Generic[R]):
-    """A streamed answer: an async iterator of deltas, and after its end `response`. Always open it with ``async with``."""
+    """A streamed answer: an async iterator of deltas, and after its end `response`. Always open it with ``async with``.
+
+    With ``Meta(restart=True)`` a `Restart` may come: what was delivered before it is void, and the answer begins again.
+    """
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -28,7 +31,7 @@ class Stream(Generic[R]):
         deadline_s = call.request.meta.deadline_s
         self._source = source if deadline_s is None else self._timed(source, deadline_s)
 
-    def __aiter__(self) -> AsyncIterator[Delta]:
+    def __aiter__(self) -> AsyncIterator[Delta | Restart]:
         return self._source
 
     async def __aenter__(self) -> Self:
@@ -55,24 +58,33 @@ class Stream(Generic[R]):
             pass
         return self.response
 
-    async def _deltas(self) -> AsyncGenerator[Delta, None]:
-        call = self._call
+    async def _deltas(self) -> AsyncGenerator[Delta | Restart, None]:
+        call, void = self._call, False
         await call.open()
         while self._response is None:
-            hop = await call.next()
+            race: Race[Pump] = Race(call, await call.next())
             try:
-                async with aclosing(self._of_hop(hop)) as deltas:
+                async with aclosing(self._of_hop(race)) as deltas:
                     async for delta in deltas:
+                        if void:  # told only now: this one does begin
+                            void = False
+                            yield Restart(race.hop.card.name)
                         yield delta
             except BaseException as error:
                 # What a service raises while it is being closed is no news to a reader who is leaving.
-                await call.fail(hop, GeneratorExit() if self._leaving and isinstance(error, Exception) else error)
+                await call.fail(race.hop, GeneratorExit() if self._leaving and isinstance(error, Exception) else error)
+                void = void or bool(race.hop.delivered)
+        if void:  # an answer without a delta
+            yield Restart(self._response.model)
 
-    async def _of_hop(self, hop: Hop) -> AsyncGenerator[Delta, None]:
+    async def _of_hop(self, race: Race[Pump]) -> AsyncGenerator[Delta, None]:
         call, response, monotonic = self._call, None, self._call.clock.monotonic
+        after_s = call.hedge_after_s(race.hop, streamed=True)
+        source = events(call, race.hop) if after_s is None else (await race.begin(Pump.begun, after_s)).events()
+        hop = race.hop
         delivered = hop.delivered
-        async with aclosing(_events(hop)) as events:
-            async for event in events:
+        async with aclosing(source):
+            async for event in source:
                 if response is not None:
                     raise BadReply(f"model {hop.card.name!r} sent more after its final response", model=hop.card.name)
                 if isinstance(event, Delta):
@@ -105,7 +117,9 @@ class Stream(Generic[R]):
             yield out
         self._response = await call.succeed(hop, call.accept(hop, response))  # type: ignore[assignment]
 
-    async def _timed(self, source: AsyncGenerator[Delta, None], deadline_s: float) -> AsyncGenerator[Delta, None]:
+    async def _timed(
+        self, source: AsyncGenerator[Delta | Restart, None], deadline_s: float
+    ) -> AsyncGenerator[Delta | Restart, None]:
         # The limit is set anew around each step: no cancel scope may span a yield (PEP 789).
         end = asyncio.get_running_loop().time() + deadline_s
         async with aclosing(source):
@@ -121,22 +135,3 @@ class Stream(Generic[R]):
                         raise self._call.late() from None
                     raise
                 yield delta
-
-
-def _events(hop: Hop) -> AsyncGenerator[Delta | Restart | Response, None]:
-    """What the hop's service streams, or a transform's own answer in the same form."""
-    if hop.answer is not None:
-        return _whole(hop.answer)
-    events: Any = hop.entry.service.stream(hop.request)
-    return events if hasattr(events, "aclose") else _closable(events)
-
-
-async def _whole(response: Response) -> AsyncGenerator[Delta | Restart | Response, None]:
-    for delta in response.deltas():
-        yield delta
-    yield response
-
-
-async def _closable(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    async for event in events:
-        yield event

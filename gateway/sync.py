@@ -22,7 +22,7 @@ from gateway.card import Need
 from gateway.decision import Decision
 from gateway.errors import Closed, GatewayError
 from gateway.gateway import AsyncGateway, ModelStatus, Source
-from gateway.parts import Delta
+from gateway.parts import Delta, Restart
 from gateway.request import Meta, Request, Response
 from gateway.service import ModelService, Progress, no_progress
 from gateway.tasks import Chat, ChatResponse
@@ -86,6 +86,11 @@ class Gateway:
         gateway, loop = self._current()
         return loop.call(gateway.explain(request, need, meta=meta))
 
+    def feedback(self, reply: Response, score: float) -> None:
+        """See `AsyncGateway.feedback`."""
+        gateway, loop = self._current()
+        loop.call(gateway.feedback(reply, score))
+
     def models(self) -> list[ModelStatus]:
         """Every model by name, described."""
         gateway, loop = self._current()
@@ -136,13 +141,13 @@ class SyncStream(Generic[R]):
         self._loop = loop
         self._pump: Callable[[], Coroutine[Any, Any, None]] = lambda: self._read(gateway, request, need, meta)
         self._changed = threading.Condition()
-        self._ready: deque[Delta] = deque()
+        self._ready: deque[Delta | Restart] = deque()
         self._full = False
         self._room: asyncio.Event | None = None
         self._response: R | None = None
         self._job: Job[None] | None = None
 
-    def __iter__(self) -> Iterator[Delta]:
+    def __iter__(self) -> Iterator[Delta | Restart]:
         job = self._begin()
         while True:
             with self._changed:

@@ -200,6 +200,8 @@ class Chat(Request[ChatResponse]):
             features |= {"reasoning"}
         if self.seed is not None:
             features |= {"seed"}
+        if self.messages[-1].role == "assistant":
+            features |= {"prefill"}
         return Traits(input_bytes=size, output_tokens=self.max_tokens, features=features, modalities=modalities)
 
     def accept(self, response: Response) -> Response:

@@ -9,14 +9,19 @@ from gateway.decision import Decision
 
 @dataclass(kw_only=True, slots=True)  # made for each request: freezing would double the cost of making it
 class Attempt:
-    """One model asked once. `error` is the error's class name, "" when it answered."""
+    """One model asked once, `at_s` seconds after the request had come. `error` is the error's class name, "" when it answered.
+
+    `hedge`: it was asked beside another one that was slow to begin; the loser's error is "Hedged".
+    """
 
     model: str
+    at_s: float = 0.0
     seconds: float = 0.0
     first_token_s: float | None = None
     cost_usd: float = 0.0
     error: str = ""
     message: str = ""
+    hedge: bool = False
 
 
 @dataclass(kw_only=True, slots=True)  # as Attempt
@@ -41,5 +46,8 @@ class Trace:
         lines = [head]
         for number, attempt in enumerate(self.attempts, 1):
             outcome = f"{attempt.error}: {attempt.message}" if attempt.error else "answered"
-            lines.append(f"  {number}. {attempt.model}  {attempt.seconds:.3f} s  {outcome}")
+            beside = "  (hedge)" if attempt.hedge else ""
+            cost = f"  ${attempt.cost_usd:.6f}" if attempt.cost_usd else ""
+            since = f"  after {attempt.at_s:.3f} s" if attempt.at_s >= 0.001 else ""
+            lines.append(f"  {number}. {attempt.model}{beside}{since}  {attempt.seconds:.3f} s{cost}  {outcome}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])

@@ -102,7 +102,8 @@ def _plain(value: Any) -> Any:
 
 
 def _load(kind: Any, body: Any) -> Any:
-    if isinstance(body, Mapping) and (extra := body.keys() - {f.name for f in fields(kind)}):
+    known = {f.name for f in fields(kind)} if is_dataclass(kind) else None
+    if known is not None and isinstance(body, Mapping) and (extra := body.keys() - known):
         raise InvalidRequest(f"{kind.__name__} has no field {min(extra)!r}", field=min(extra))
     try:
         return _adapter(kind).validate_json(json.dumps(body), strict=True)
@@ -139,6 +140,8 @@ def _error_fields(error: GatewayError) -> Wire:
             value = [_dump(type(item), item) if is_dataclass(item) else item for item in value]
         elif isinstance(value, Response):
             value = to_wire(value)
+        elif isinstance(value, decision.Decision):
+            value = _dump(decision.Decision, value)
         elif is_dataclass(value):
             value = _dump(type(value), value)
         elif value == math.inf:

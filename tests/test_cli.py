@@ -75,6 +75,13 @@ class Loading(Echo):
             threading.Event().wait(3600)
         await asyncio.to_thread(load)
 
+class Shy(ModelService):
+    async def describe(self, resources):
+        return ModelCard(name="shy", tasks=frozenset({Chat}))
+    name = "shy"
+    async def run(self, request, /):
+        return ChatResponse(parts=())
+
 class Thinker(ModelService):
     card = ModelCard(name="thinker", tasks=frozenset({Chat}))
     async def run(self, request, /):
@@ -99,10 +106,10 @@ def hello(name: str, loud: bool = False) -> None:
 def gateway_models(config):
     wanted = config.get("models", ["echo", "rhymer"])
     every = [Echo("echo", quality=0.5), Rhymer(), Keyed("keyed", place="hosted"), Checked("sound"), Checked("torn"),
-             Checked("odd"), Thinker(),
+             Checked("odd"), Thinker(), Shy(),
              Loaded("loaded", params=8_030_000_000, bytes=16_060_000_000, place="hosted", price=Price(input=1.25, output=10)),
              Loading("loading"), Hung("hung"), Drip("drip")]
-    return [model for model in every if model.card.name in wanted]
+    return [model for model in every if (model.name or model.card.name) in wanted]
 
 @hookimpl
 def gateway_commands(config):
@@ -211,7 +218,7 @@ def test_help_and_version_load_nothing_heavy_and_list_the_commands_of_plugins(ga
         [sys.executable, "-c", code], text=True, capture_output=True, cwd=gateway.folder, env=gateway.env, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("models", "explain", "run", "plugins", "check", "config", "hello"):
+    for name in ("models", "explain", "run", "replay", "plugins", "check", "config", "hello"):
         assert f"│ {name} " in done.stdout
     assert re.search(r"^gateway \d+\.\d+\.\d+$", done.stdout, re.MULTILINE)
 
@@ -242,7 +249,7 @@ def test_models_are_listed_with_what_is_known_and_what_is_wrong(gateway: Program
 def test_models_as_json_name_the_error_and_the_card(gateway: Program) -> None:
     gateway.configure(models="echo keyed")
     echo, keyed = json.loads(gateway("models", "--json").stdout)
-    assert echo["card"]["context"] == 8192 and echo["state"] == "cold" and echo["error"] is None
+    assert echo["card"]["context"] == 8192 and echo["state"] == "cold" and echo["error"] is None and echo["shut"] == ""
     assert keyed["error"]["ref"] == "env:GATEWAY_TEST_KEY" and keyed["card"] is None
 
 
@@ -258,6 +265,135 @@ def test_explain_shows_every_model_and_why_not(gateway: Program) -> None:
     assert decision["chosen"] == "echo" and len(decision["candidates"]) == 3
     code, seen = gateway.on_terminal("explain", "chat", "hi", NO_COLOR="1")
     assert code == 0 and "────" in seen and "\x1b" not in seen
+
+
+ROUTES = """
+[route.outside]
+description = "may leave the house"
+place = "hosted"
+
+[route.quiet]
+place = "local"
+match = { data_class = "personal", conversation = true }
+"""
+
+
+def test_a_decision_is_made_again_from_its_record_and_shown_as_it_was(gateway: Program) -> None:
+    gateway.configure(models="echo rhymer loaded")
+    taken, shown, again, wire = gateway.each(
+        ["run", "chat", "my secret", "--place", "hosted", "--record", "run.json"],
+        ["explain", "chat", "my secret", "--record", "why.json"],
+        ["replay", "why.json"],
+        ["replay", "run.json", "--json"],
+    )
+    assert taken == (0, "my secret\n", "") and shown[0] == 0
+    assert again == (0, f"{shown[1]}\nreproduced byte for byte\n", "")
+    made = json.loads(wire[1])
+    record = (gateway.folder / "run.json").read_text()
+    assert wire[0] == 0 and made["same"] and made["differences"] == [] and made["decision"]["chosen"] == "loaded"
+    assert made["decision"] == json.loads(record)["decision"] and "secret" not in record
+    assert gateway("replay", "-", stdin=record).stdout.endswith("\nreproduced byte for byte\n")
+    code, seen = gateway.on_terminal("replay", "run.json")
+    assert code == 0 and "loaded is chosen" in seen and "reproduced byte for byte" in seen
+
+
+def test_the_decision_that_nobody_can_serve_a_request_is_recorded_too(gateway: Program) -> None:
+    assert gateway("run", "chat", "x", "--place", "hosted", "--record", "no.json").returncode == 1
+    done = gateway("replay", "no.json")
+    assert done.returncode == 0 and done.stdout.startswith("no model can serve this chat request\n")
+
+
+def test_a_replay_that_comes_out_otherwise_says_where_and_exits_1(gateway: Program) -> None:
+    gateway("explain", "chat", "hi", "--record", "why.json")
+    kept = json.loads((gateway.folder / "why.json").read_text())
+    kept["decision"]["chosen"], kept["decision"]["candidates"][0]["utility_usd"] = "other", 7.0
+    del kept["decision"]["notes"]
+    done = gateway("replay", "-", stdin=json.dumps(kept))
+    assert done.returncode == 1 and "reproduced" not in done.stdout and done.stderr == ""
+    told = done.stdout.partition("\nthis is not what was recorded:\n")[2].splitlines()
+    assert told[0] == '  chosen: recorded "other", now "echo"'
+    assert told[1].startswith("  candidates[echo].utility_usd: recorded 7.0, now ")
+    assert told[2:] == ["  notes: recorded nothing, now []"]
+
+
+def test_a_damaged_record_and_one_of_other_policies_are_one_clear_error(gateway: Program) -> None:
+    gateway("explain", "chat", "hi", "--record", "why.json")
+    text = (gateway.folder / "why.json").read_text()
+
+    def spoilt(at: list[Any], value: Any) -> str:
+        kept = inner = json.loads(text)
+        for step in at[:-1]:
+            inner = inner[step]
+        inner[at[-1]] = value
+        return json.dumps(kept)
+
+    damaged = ": the record cannot be replayed, it is damaged or of other plugins: "
+    other = ": the record was made with other policies, or other settings of them, than those here: context, cost"
+    cases = [
+        (text[:-9], " is not JSON: make a record with"),
+        ("[1]", " is no decision's record: make one with"),
+        (spoilt(["decision"], None), ": the record is damaged: it has no decision"),
+        (spoilt(["policy"], []), ": the record is damaged: it has no policy"),
+        (spoilt(["policy", "wurth"], 1), ": record.policy.wurth: unknown key"),
+        (spoilt(["record"], 99), ": not a decision's record of format 1"),
+        (spoilt(["models"], 3), f"{damaged}TypeError"),
+        (spoilt(["models", 0, "card", "name"], 3), f"{damaged}a model card needs a name"),
+        (spoilt(["ask", "need"], {"percentile": 9}), f"{damaged}need.percentile is above 0 and below 1"),
+        (spoilt(["notes"], [3]), ": the record is damaged: TypeError"),
+        (spoilt(["digest"], "0" * 64), other),
+    ]
+    for number, (record, _) in enumerate(cases):
+        (gateway.folder / f"{number}.json").write_text(record)
+    for number, done in enumerate(gateway.each(*(["replay", f"{number}.json"] for number in range(len(cases))))):
+        assert done[:2] == (1, "") and done[2].startswith(f"error: '{number}.json'{cases[number][1]}"), done
+        assert done[2].count("\n") == 1
+
+
+def test_the_policies_of_plugins_take_part_in_a_replay(gateway: Program) -> None:
+    fond = "from gateway import Policy, Score, hookimpl\nclass Fond(Policy):\n    name = 'fond'\n"
+    fond += "    def score(self, ask, card, live): return Score(1.0) if card.name == 'rhymer' else None\n"
+    gateway.install("fond", f"{fond}@hookimpl\ndef gateway_policies(config): return [Fond()]\n")
+    gateway.configure(plugins="demo fond")
+    assert gateway("explain", "rhyme", "hi", "--record", "why.json").returncode == 0
+    done = gateway("replay", "why.json")
+    assert done.returncode == 0 and "fond $1.0000" in done.stdout
+    gateway.configure()
+    done = gateway("replay", "why.json")
+    assert (done.returncode, done.stdout) == (1, "") and "made with other policies" in done.stderr
+
+
+def test_a_route_is_asked_for_by_name_or_matched_and_told_first(gateway: Program) -> None:
+    gateway.configure(ROUTES, models="echo loaded")
+    asked, matched, by_field = gateway.each(
+        ["explain", "chat", "hi", "--route", "outside"],
+        ["explain", "chat", "hi", "--data-class", "personal", "--conversation", "c"],
+        ["run", "chat", "hi", "--need", "route=outside", "--need", "percentile=0.95", "--restart", "--trace"],
+    )
+    assert asked[1].startswith("route outside (asked for): may leave the house\nloaded is chosen, worth ")
+    assert "\necho     process  need.place: process (allowed: hosted)\n" in asked[1]
+    assert matched[1].startswith("route quiet (matched: data class personal, in a conversation)\necho is chosen")
+    assert by_field[0] == 0 and by_field[2].startswith("loaded ")
+
+
+def test_a_route_that_no_model_can_serve_is_told_when_loading_or_by_check(gateway: Program) -> None:
+    gateway.configure('\n[route.far]\nplace = "private"\n', models="echo")
+    done = gateway("explain", "chat", "hi")
+    told = "route.far: no model can serve it: echo: need.place: process (allowed: private)"
+    assert (done.returncode, done.stderr) == (1, f"error: 'gateway.toml', line 3: {told}\n")
+    gateway.configure('\n[route.far]\nplace = "private"\n', models="shy")  # its card is known only once it is asked
+    table, wire = gateway("check"), gateway("check", "--json")
+    assert (table.returncode, wire.returncode) == (1, 1)
+    assert re.search(r"(?m)^wrong +route far +no model can serve it: shy: need.place: process", table.stdout)
+    ok, far = json.loads(wire.stdout)
+    assert ok["ok"] and (far["model"], far["plugin"], far["ok"]) == ("route far", "", False)
+
+
+def test_the_explanation_fits_a_terminal(gateway: Program) -> None:
+    gateway.configure(models="echo loaded")
+    wide, usual, narrow = (gateway.on_terminal("explain", "chat", "hi", columns=n, NO_COLOR="1")[1] for n in (120, 70, 40))
+    assert re.search(r"(?m)^echo +process +chosen .*\$0.0100 \(0.5 of 1\)", wide)
+    assert re.search(r"(?m)^echo +process +chosen .*\$0.0100 *\n +\(.* s\) +\(0.5 of 1\)", usual)
+    assert "\nloaded\n  place: hosted\n" in narrow and "  quality: +$0.0100 (0.5 of 1)\n" in narrow
 
 
 def test_run_answers_from_the_argument_or_from_standard_input(gateway: Program) -> None:
@@ -350,10 +486,15 @@ def test_a_pipe_that_nobody_reads_ends_the_program_quietly(gateway: Program) -> 
 
 
 ERRORS: list[tuple[list[str], int, str]] = [
-    (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, plugins, check, config, hello"),
+    (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, replay, plugins, check, config, hello"),
     (["run", "foo", "x"], 2, "unknown task 'foo'; there are: chat, embed, generate, rhyme"),
     (["run", "rhyme", "x", "--set", "a=1"], 2, "the task 'rhyme' has no field 'a'; it has: word, times"),
     (["run", "chat", "x", "-m", "nope"], 2, "need.model: no model answers to 'nope'; there are: echo, rhymer"),
+    (["run", "chat", "x", "--route", "no"], 2, "need.route: there is no route 'no'; there are: none; [route.NAME] in gateway."),
+    (["explain", "chat", "x", "--percentile", "95"], 2, "need.percentile is above 0 and below 1"),
+    (["replay", "none.json"], 1, "'none.json': No such file or directory"),
+    (["replay", "gateway.toml"], 1, "'gateway.toml' is not JSON: make a record with `gateway explain --record FILE`"),
+    (["replay", "-"], 1, "standard input is not JSON"),
     (["run", "chat", "x", "--temperature", "9"], 2, "temperature must be a finite number from 0 to 2, not 9.0"),
     (["run", "chat", "x", "--max-params", "big"], 2, "invalid value for '--max-params': not a number such as"),
     (["run", "chat", "x", "--set", "a"], 2, "--set takes FIELD=VALUE"),
@@ -454,9 +595,28 @@ def test_config_shows_limits_seed_and_events_when_they_are_set(gateway: Program)
     shown = tomllib.loads(text)
     assert shown["limit"] == [{"unit": "usd", "max": 5.0, "per": "day", "by": "tenant"}]
     assert (shown["seed"], shown["events"], shown["transforms"], shown["plugins"]) == (7, "e.jsonl", [], ["demo"])
-    assert "local_data_classes = []" in text
+    assert "local_data_classes = []" in text and "only" not in text
     (gateway.folder / "again.toml").write_text(text)
     assert gateway("--config", "again.toml", "config").stdout.splitlines()[1:] == text.splitlines()[1:]
+
+
+def test_config_shows_the_sections_that_are_set_and_none_that_are_not(gateway: Program) -> None:
+    text = gateway("config").stdout
+    assert not {"attempt", "retry", "hedge", "state", "route", "limit"} & set(tomllib.loads(text)) and "[route" not in text
+    said = '[attempt]\nfirst_token_s = 5.0\n[state]\npath = "limits.db"\n[hedge]\nshare = 0.05\n[route.far]\navoid = []\n'
+    limit = '[[limit]]\nunit = "usd"\nmax = 5.0\nper = "day"\nby = "tenant"\nonly = ["acme"]\n'
+    gateway.configure(said + ROUTES + limit)
+    text = gateway("config").stdout
+    shown = tomllib.loads(text)
+    assert shown["attempt"] == {"first_token_s": 5.0, "between_s": 60.0, "reply_s": 600.0}
+    assert shown["state"] == {"path": "limits.db"} and shown["hedge"]["share"] == 0.05 and "retry" not in shown
+    assert shown["route"]["far"] == {"avoid": []} and list(shown["route"]) == ["far", "outside", "quiet"]
+    assert shown["route"]["quiet"] == {"place": ["local"], "match": {"data_class": ["personal"], "conversation": True}}
+    assert shown["limit"][0]["only"] == ["acme"]
+    (gateway.folder / "again.toml").write_text(text)
+    assert gateway("--config", "again.toml", "config").stdout.splitlines()[1:] == text.splitlines()[1:]
+    whole = json.loads(gateway("config", "--json").stdout)
+    assert whole["retry"]["attempts"] == 3
 
 
 @pytest.mark.parametrize(
@@ -493,6 +653,7 @@ def test_amounts_are_read_and_written_as_people_do() -> None:
 
 
 def test_need_fields_given_by_name_equal_those_given_as_options() -> None:
-    by_name = need_of(need=["max_params=8B", "place=local,private", "context=4096", "features=tools"])
-    assert by_name == Need(max_params=8e9, place=("local", "private"), context=4096, features=frozenset({"tools"}))
-    assert by_name == need_of(max_params=8e9, place=["local", "private"], context=4096, feature=["tools"])
+    by_name = need_of(need=["max_params=8B", "place=local,private", "context=4096", "features=tools", "route=far"])
+    assert by_name == Need(max_params=8e9, place=("local", "private"), context=4096, features=frozenset({"tools"}), route="far")
+    assert by_name == need_of(max_params=8e9, place=["local", "private"], context=4096, feature=["tools"], route="far")
+    assert need_of(need=["percentile=0.95"]) == Need(percentile=0.95) == need_of(percentile=0.95)

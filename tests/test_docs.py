@@ -22,7 +22,8 @@ def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-TEN, _, REST = README.partition("## A plugin in ten minutes")
+TEN, _, REST = README.partition("## How a model is chosen")
+PLUGIN = REST.partition("## A plugin in ten minutes")[2]
 SNIPPETS = blocks("python", TEN)
 
 
@@ -105,7 +106,7 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_readmes_plugin_is_found_routed_to_and_keeps_its_contract(tmp_path: Path) -> None:
-    project, module, contract = blocks("toml", REST)[0], *blocks("python", REST)[:2]
+    project, module, contract = blocks("toml", PLUGIN)[0], *blocks("python", PLUGIN)[:2]
     (tmp_path / "pyproject.toml").write_text(project)
     (tmp_path / "gateway_shout.py").write_text(module)
     (tmp_path / "test_shout.py").write_text(contract)

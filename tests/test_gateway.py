@@ -149,13 +149,13 @@ def test_failed_attempts_are_in_the_trace_and_in_the_cost() -> None:
 
 def test_when_the_only_model_fails_its_own_error_is_raised_and_when_several_do_all_are_listed() -> None:
     async def main() -> None:
-        async with AsyncGateway([Scripted("one", RateLimited("slow down", retry_after_s=7))]) as gw:
+        async with AsyncGateway([Scripted("one", RateLimited("slow down", retry_after_s=70))]) as gw:
             with pytest.raises(RateLimited) as limited:
                 await gw.run(ASK)
-            assert limited.value.retry_after_s == 7
+            assert limited.value.retry_after_s == 70
             assert limited.value.model == "one"
             assert [attempt.error for attempt in limited.value.attempts] == ["RateLimited"]
-        async with AsyncGateway([Scripted("one", RateLimited("a")), Scripted("two", ValueError("b"))]) as gw:
+        async with AsyncGateway([Scripted("one", RateLimited("a", retry_after_s=70)), Scripted("two", ValueError("b"))]) as gw:
             with pytest.raises(AllModelsFailed, match="RateLimited") as failed:
                 await gw.run(ASK)
             assert {attempt.model for attempt in failed.value.attempts} == {"one", "two"}

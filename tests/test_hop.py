@@ -29,7 +29,7 @@ class Marks(Rewrite):
 def through(*rewrites: Rewrite, deltas: Iterable[str] = ("1", "2")) -> str:
     # Feeding and flushing use nothing of a hop but its rewrites.
     nothing: Any = None
-    hop = Hop(nothing, nothing, nothing, Chat.ask("a"), rewrites=[("test", rewrite) for rewrite in rewrites])
+    hop = Hop(nothing, nothing, nothing, nothing, Chat.ask("a"), rewrites=[("test", rewrite) for rewrite in rewrites])
     out = [one for data in deltas for one in hop.feed(Delta(data))]
     return "".join(part.text for part in assemble([*out, *hop.flush()]) if isinstance(part, Text))
 

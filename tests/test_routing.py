@@ -1,67 +1,22 @@
-"""Router and the built-in policies: vetoes, scores, ranking, failing closed."""
+"""The built-in policies: what each refuses, what it admits, what it prefers. How the router uses them: test_router.py."""
 
 from __future__ import annotations
 
-import asyncio
-import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway import (
-    Ask,
-    Audio,
-    Chat,
-    Decision,
-    Embed,
-    Generate,
-    Image,
-    Live,
-    ModelCard,
-    Need,
-    Policy,
-    Price,
-    Request,
-    Score,
-    Shape,
-    Tool,
-    Veto,
-)
-from gateway.clock import seeded
-from gateway.config import PolicyConfig
-from gateway.gateway import AsyncGateway
-from gateway.live import Estimate
+from gateway import Ask, Audio, Chat, Decision, Embed, Generate, Image, ModelCard, Need, Price, Shape, Tool
 from gateway.policies import builtin_policies
-from gateway.registry import Entry
-from gateway.routing import Router
-from gateway.testing import Echo
 
-CHAT = frozenset({Chat})
+sys.path.insert(0, str(Path(__file__).parent))
+from routed import World, ask, card
 
 
-def entry(name: str, **facts: Any) -> Entry:
-    one = Entry(Echo(name), "test")
-    one.card = ModelCard(name=name, **{"tasks": CHAT, **facts})
-    one.live = Live(one.card)
-    return one
-
-
-def ask(request: Request[Any] | None = None, need: Need | None = None, **facts: Any) -> Ask:
-    request = request or Chat.ask("hello")
-    traits = request.traits()
-    shape = Shape(task=type(request), need=need or Need(), features=traits.features, modalities=traits.modalities)
-    sizes = {"input_bytes": traits.input_bytes, "input_tokens": traits.input_bytes // 4, "output_tokens": traits.output_tokens}
-    return Ask(shape=shape, **{**sizes, **facts})
-
-
-def router(*extra: Policy) -> Router:
-    return Router([*builtin_policies(PolicyConfig()), *extra], random=seeded(1))
-
-
-def decide(entries: list[Entry], asked: Ask, *extra: Policy) -> Decision:
-    return router(*extra).decide(asked, entries, 1)
+def decide(cards: list[ModelCard], asked: Ask) -> Decision:
+    return World(cards).decide(asked)
 
 
 PNG = Image(data=b"x")
@@ -104,7 +59,7 @@ TOOL = Tool(name="look")
     ],
 )
 def test_each_built_in_rule_refuses_what_it_should(facts: Any, request_: Any, need: Need, rule: str) -> None:
-    decision = decide([entry("m", **facts)], ask(request_, need))
+    decision = decide([card("m", **facts)], ask(request_, need))
     assert decision.chosen is None
     assert [veto.rule for veto in decision.candidate("m").vetoes] == [rule]
     for veto in decision.candidate("m").vetoes:
@@ -129,174 +84,59 @@ def test_each_built_in_rule_refuses_what_it_should(facts: Any, request_: Any, ne
     ],
 )
 def test_what_fits_the_need_is_admitted(facts: Any, request_: Any, need: Need) -> None:
-    assert decide([entry("m", **facts)], ask(request_, need)).chosen == "m"
+    assert decide([card("m", **facts)], ask(request_, need)).chosen == "m"
 
 
 def test_cheaper_faster_and_better_each_win_when_all_else_is_equal() -> None:
     same = {"price": Price(output=10.0), "per_token_s": 0.01, "quality": 0.5}
     for better in ({"price": Price(output=5.0)}, {"per_token_s": 0.005}, {"quality": 0.6}, {"first_token_s": 0.01}):
-        assert decide([entry("same", **same), entry("better", **{**same, **better})], ask()).chosen == "better"
+        assert decide([card("same", **same), card("better", **{**same, **better})], ask()).chosen == "better"
 
 
 def test_an_unknown_price_is_ranked_as_dear_not_as_free() -> None:
-    known = entry("known", place="hosted", price=Price(input=1.0, output=3.0))
-    assert decide([entry("unknown", place="hosted"), known], ask()).chosen == "known"
-
-
-def test_a_veto_beats_any_score() -> None:
-    class Rich(Policy):
-        name = "rich"
-
-        def score(self, ask: Ask, card: ModelCard, live: Live) -> Score:
-            return Score(1e9 if card.name == "refused" else 0.0)
-
-    refused = entry("refused", place="hosted")
-    assert decide([refused, entry("m")], ask(need=Need(place="local")), Rich()).chosen == "m"
-
-
-def test_a_policy_that_raises_or_scores_no_number_refuses_the_model_and_leaks_nothing() -> None:
-    class Raises(Policy):
-        name = "raises"
-
-        def __init__(self, step: str) -> None:
-            setattr(self, "_" + step, True)
-
-        def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
-            if hasattr(self, "_admit"):
-                raise ValueError("hunter2")
-            return None
-
-        def admit_live(self, ask: Ask, card: ModelCard, live: Live) -> Veto | None:
-            if hasattr(self, "_admit_live"):
-                raise ValueError("hunter2")
-            return None
-
-        def score(self, ask: Ask, card: ModelCard, live: Live) -> Score | None:
-            if hasattr(self, "_score"):
-                raise ValueError("hunter2")
-            return Score(math.nan) if hasattr(self, "_nan") else None
-
-    for step in ("admit", "admit_live", "score", "nan"):
-        decision = decide([entry("m")], ask(), Raises(step))
-        assert decision.chosen is None
-        assert "hunter2" not in str(decision)
-
-
-def test_static_judgements_are_cached_per_shape_and_dropped_when_cards_change() -> None:
-    class Counts(Policy):
-        name = "counts"
-        asked = 0
-
-        def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
-            self.asked += 1
-            return None
-
-    counts = Counts()
-    one = router(counts)
-    entries = [entry("m")]
-    for text in ("a", "b" * 1000):
-        one.decide(ask(Chat.ask(text)), entries, 1)
-    assert counts.asked == 1
-    one.decide(ask(need=Need(place="local")), entries, 1)
-    assert counts.asked == 2
-    one.decide(ask(), entries, 2)
-    assert counts.asked == 3
-
-
-def test_the_cache_is_bounded_whatever_needs_arrive() -> None:
-    one = router()
-    for n in range(3000):
-        one.decide(ask(need=Need(max_latency_s=float(n))), [entry("m")], 1)
-    assert len(one._cache) <= 1024
-
-
-def test_models_of_equal_utility_share_the_load() -> None:
-    one = router()
-    entries = [entry(name) for name in "abcd"]
-    chosen = {one.decide(ask(), entries, 1).chosen for _ in range(100)}
-    assert chosen == set("abcd")
-
-
-needs = st.builds(
-    Need,
-    place=st.sampled_from([(), "local", "hosted", ("private", "host")]),
-    max_params=st.none() | st.floats(0, 1e12),
-    max_bytes=st.none() | st.floats(0, 1e12),
-    context=st.none() | st.integers(0, 10_000),
-    max_latency_s=st.none() | st.floats(0, 100),
-    max_cost_usd=st.none() | st.floats(0, 1),
-    min_quality=st.none() | st.floats(0, 1),
-)
-cards = st.fixed_dictionaries(
-    {
-        "place": st.sampled_from(["process", "host", "private", "hosted"]),
-        "params": st.none() | st.integers(0, 10**12),
-        "bytes": st.none() | st.integers(0, 10**12),
-        "context": st.none() | st.integers(100, 10_000),
-        "quality": st.none() | st.floats(0, 1),
-        "price": st.none() | st.builds(Price, input=st.floats(0, 100), output=st.floats(0, 100)),
-        "per_token_s": st.none() | st.floats(1e-4, 1),
-    }
-)
-
-
-@given(needs, st.lists(cards, min_size=1, max_size=6), st.permutations(range(11)))
-def test_what_is_chosen_keeps_every_hard_limit_and_the_order_of_policies_changes_nothing(
-    need: Need, facts: list[dict[str, Any]], order: list[int]
-) -> None:
-    entries = [entry(f"m{n}", **fact) for n, fact in enumerate(facts)]
-    asked = ask(need=need)
-    policies = builtin_policies(PolicyConfig())
-    first = Router(policies, random=seeded(1)).decide(asked, entries, 1)
-    again = Router([policies[n] for n in order], random=seeded(1)).decide(asked, entries, 1)
-    assert first.to_json() == again.to_json()
-    by_name = {one.name: one.card for one in entries}
-    for name in first.ranked:
-        card = by_name[name]
-        assert card is not None
-        assert not need.places or card.place in need.places
-        assert need.max_params is None or (card.params is not None and card.params <= need.max_params)
-        assert need.max_bytes is None or (card.bytes is not None and card.bytes <= need.max_bytes)
-        assert need.context is None or (card.context is not None and card.context >= need.context)
-        quality = card.quality_for("chat")
-        assert need.min_quality is None or (quality is not None and quality >= need.min_quality)
-        assert need.max_cost_usd is None or card.price_or_free() is not None
-    utilities = [first.candidate(name).utility for name in first.ranked]
-    assert utilities == sorted(utilities, key=lambda value: -(value or 0.0))
-
-
-def test_explain_shows_every_model_with_each_score_and_each_reason() -> None:
-    async def main() -> None:
-        models = [Echo("small", params=2_000_000), Echo("big", params=70_000_000_000, place="hosted", price=Price(output=9.0))]
-        async with AsyncGateway(models) as gw:
-            decision = await gw.explain(Chat.ask("hello"), Need(max_params=8e9))
-            table, page, data = str(decision), decision._repr_html_(), decision.to_json()
-            for text in (
-                "small",
-                "big",
-                "chosen",
-                "refused",
-                "latency",
-                "quality",
-                "need.max_params: 70B (allowed: at most 8B)",
-            ):
-                assert text in table
-                assert text in page
-            assert data["chosen"] == "small"
-            assert {candidate["model"] for candidate in data["candidates"]} == {"small", "big"}
-            assert all(status.state == "cold" for status in await gw.models()), "explaining starts nothing"
-
-    asyncio.run(main())
+    known = card("known", place="hosted", price=Price(input=1.0, output=3.0))
+    assert decide([card("unknown", place="hosted"), known], ask()).chosen == "known"
 
 
 def test_embedding_is_judged_without_an_answer_to_wait_for() -> None:
-    slow = entry("slow", tasks=frozenset({Embed}), per_token_s=100.0, first_token_s=0.1)
+    slow = card("slow", tasks=frozenset({Embed}), per_token_s=100.0, first_token_s=0.1)
     assert decide([slow], ask(Embed(texts=("a",)), Need(max_latency_s=1.0))).chosen == "slow"
 
 
-def test_an_estimate_starts_at_its_prior_and_moves_to_what_is_measured() -> None:
-    estimate = Estimate(1.0)
-    assert estimate.value == 1.0
-    for _ in range(200):
-        estimate.observe(3.0)
-    assert estimate.value == pytest.approx(3.0, rel=0.05)
+def test_a_model_must_be_named_by_every_group_of_names() -> None:
+    cards = [card("big"), card("big-local"), card("small-local")]
+    assert decide(cards, ask(need=Need(model="big*", within=(("*-local",),)))).ranked == ("big-local",)
+
+
+def test_a_higher_percentile_refuses_who_is_quick_enough_only_usually() -> None:
+    one = card(first_token_s=1.0)
+    assert decide([one], ask(need=Need(max_first_token_s=2.0))).chosen == "m"
+    refused = decide([one], ask(need=Need(max_first_token_s=2.0, percentile=0.95)))
+    assert [veto.rule for veto in refused.candidate("m").vetoes] == ["need.max_first_token_s"]
+
+
+def test_feedback_can_take_a_model_below_the_needs_quality() -> None:
+    world = World([card(quality=0.9)])
+    asked = ask(need=Need(min_quality=0.8))
+    assert world.chosen(asked) == "m"
+    for _ in range(20):
+        world["m"].scored("chat", 0.0)
+    world.now += 10.0
+    assert world.chosen(asked) is None
+
+
+def test_data_classes_that_stay_here_are_refused_elsewhere() -> None:
+    world = World([card("here"), card("there", place="hosted", quality=1.0)], local_data_classes=["health"])
+    asked = ask()
+    asked.shape = Shape(task=Chat, need=Need(), data_classes=frozenset({"health"}))
+    decision = world.decide(asked)
+    assert decision.ranked == ("here",)
+    assert [veto.rule for veto in decision.candidate("there").vetoes] == ["local_data_classes"]
+    asked.shape = Shape(task=Chat, need=Need(), data_classes=frozenset({"weather"}))
+    assert world.chosen(asked) == "there"
+
+
+def test_every_built_in_policy_has_a_name_of_its_own() -> None:
+    names = [policy.name for policy in builtin_policies(World([]).config)]
+    assert all(names)
+    assert len(set(names)) == len(names)

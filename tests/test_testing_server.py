@@ -355,6 +355,16 @@ def test_a_reset_before_the_headers_is_a_reset_and_a_close_is_an_end(server: Loo
     assert server.disconnects == 0  # it was the server that left
 
 
+def test_a_connection_can_be_hung_up_after_a_whole_reply_that_did_not_say_so(server: LoopbackServer) -> None:
+    server.script(Fault(hang_up=True))
+    with closing(connect(server)) as client:
+        client.request("POST", "/v1/embeddings", json.dumps({"model": "m", "input": "a"}))
+        reply = client.getresponse()
+        assert reply.status == 200 and not reply.will_close and json.loads(reply.read())["data"]
+        server.block_until(lambda s: s.connections == 0)
+        assert client.sock.recv(1) == b"" and server.disconnects == 0
+
+
 @pytest.mark.parametrize("fault", [Fault(delay_s=60), Fault(first_chunk_delay_s=60), Fault(chunk_delay_s=60)])
 def test_a_delay_ends_when_the_client_leaves(server: LoopbackServer, fault: Fault) -> None:
     server.script(fault)

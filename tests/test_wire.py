@@ -114,7 +114,6 @@ decisions = st.builds(
     Decision,
     task=words,
     chosen=st.none() | words,
-    ranked=st.lists(words, max_size=2).map(tuple),
     candidates=st.lists(candidates, max_size=2).map(tuple),
     notes=st.lists(texts, max_size=2).map(tuple),
 )

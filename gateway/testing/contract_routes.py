@@ -24,6 +24,7 @@ from gateway.testing.contract_rules import Broken, Contract, Pulse, on_a_loop, w
 from gateway.testing.contract_subject import same
 from gateway.testing.fakes import resources as outside_resources
 from gateway.transform import Findings, Rewrite
+from gateway.vitals import Vitals
 
 CUTTINGS = 40
 
@@ -61,14 +62,16 @@ class PolicyContract(Contract):
     def test_it_never_raises_and_judges_with_the_right_types(self, policy: Any, cards: Any, asks: Any) -> None:
         why = "a policy that fails refuses its model: nothing would be routed to it, and nobody would know why"
         for step, judgement in self._judged(policy, cards, asks):
-            kinds: tuple[type, ...] = (Score, Veto) if step == "score" else (Veto,)
+            kind = Score if step == "score" else Veto
             if judgement is None:
                 continue
-            if not isinstance(judgement, kinds):
-                expected = f"a {' or a '.join(kind.__name__ for kind in kinds)} or None, at once (no coroutine)"
+            if not isinstance(judgement, kind):
+                expected = f"a {kind.__name__} or None, at once (no coroutine)"
                 broken(f"{step} gave a {type(judgement).__name__}", expected, why)
             if isinstance(judgement, Score) and not math.isfinite(judgement.usd):
-                broken(f"score gave {judgement.usd} USD", "a finite number; refuse with a Veto instead", why)
+                broken(f"score gave {judgement.usd} USD", "a finite number; refuse with a Veto in admit_live instead", why)
+            if isinstance(judgement, Score) and not -math.inf < judgement.busy_usd <= 0.0:
+                broken(f"score gave {judgement.busy_usd} USD for each request in flight", "a finite cost, at most 0", why)
             if isinstance(judgement, Veto) and not (judgement.rule and judgement.seen):
                 broken(f"{step} gave {judgement!r}", "a rule, and what was seen", "users act on these words")
 
@@ -258,11 +261,11 @@ def usual_asks() -> list[Ask]:
 
 def usual_lives(card: ModelCard) -> list[Live]:
     """A service never asked, and one in use."""
-    used = Live(card)
+    new, used = Vitals(card), Vitals(card)
     used.in_flight, used.state = 7, "ready"
-    used.first_token_s.observe(3.0)
-    used.per_token_s.observe(0.5)
-    return [Live(card), used]
+    used.succeeded("chat", 20.0, 3.0, 40, 1.0)
+    used.failed(2.0)
+    return [new.read("chat", 0.0), used.read("chat", 3.0)]
 
 
 def judge(policy: Any, ask: Ask, card: ModelCard, live: Live) -> Iterable[tuple[str, Any]]:

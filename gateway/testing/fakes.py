@@ -31,7 +31,7 @@ from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Gene
 from gateway.testing.schemas import instance
 from gateway.weights import FileStore, TensorInfo, Weights, WeightsWriter
 
-FEATURES = frozenset({"tools", "json_schema", "stop", "seed", "dimensions"})
+FEATURES = frozenset({"tools", "json_schema", "stop", "seed", "dimensions", "prefill"})
 DIMENSIONS = 16
 
 
@@ -242,7 +242,10 @@ def vector_of(text: str, size: int) -> tuple[float, ...]:
 
 
 class FakeClock:
-    """A clock that stands still until a test advances it. It starts at the start of a day, and so of every window."""
+    """A clock that stands still until a test advances it, or somebody sleeps by it.
+
+    It starts at the start of a day, and so of every window.
+    """
 
     def __init__(self, start: float = 1_728_000_000.0) -> None:
         self._start = start
@@ -253,6 +256,10 @@ class FakeClock:
 
     def monotonic(self) -> float:
         return self._passed
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+        await asyncio.sleep(0)
 
     def advance(self, seconds: float) -> None:
         """Let time pass. ValueError for a negative time: a clock that runs backwards would test nothing real."""

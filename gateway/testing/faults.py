@@ -20,7 +20,8 @@ class Fault:
 
     `status` answers with that status and `body` (JSON, text or bytes; None: OpenAI's error), or an `html`
     page; `retry_after` is the header's value as it is sent. `delay_s` passes before anything else, the
-    headers included. `reset` (RST) and `close` (EOF) end the connection before the headers.
+    headers included. `reset` (RST) and `close` (EOF) end the connection before the headers. `hang_up` closes it
+    after a reply that is whole, without having said so: what a server does with a connection that was idle for long.
 
     The `_after` fields count the payloads of a stream, 0 meaning right after the headers; a reply that is not
     streamed is one payload. `cut_after` ends the stream as if it were complete, without finish_reason or
@@ -42,6 +43,7 @@ class Fault:
     chunk_delay_s: float = 0.0
     reset: bool = False
     close: bool = False
+    hang_up: bool = False
     cut_after: int | None = None
     drop_after: int | None = None
     reset_after: int | None = None

@@ -341,6 +341,7 @@ class _Connection(asyncio.Protocol):
     async def serve(self, request: Request) -> None:
         step = self.server._step(request)
         fault = step if isinstance(step, Fault) else Fault()
+        self.keep_alive = self.keep_alive and not fault.hang_up
         await asyncio.sleep(fault.delay_s)
         if fault.reset or fault.close:
             self.end(reset=fault.reset)

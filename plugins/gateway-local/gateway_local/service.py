@@ -191,4 +191,5 @@ class LocalModel(ModelService):
             quality=options.quality,
             first_token_s=first_token_s,
             per_token_s=per_token_s,
+            concurrency=1,  # one owner thread
         )

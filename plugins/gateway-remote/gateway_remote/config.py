@@ -142,6 +142,12 @@ class ModelRow:
         return "" if urlsplit(self.base_url).path else " (does base_url need /v1 at its end?)"
 
     @property
+    def key(self) -> str:
+        """What names the key that pays, such as ``env:NAME``; never its value, "" when there is none."""
+        header = (value for name, value in self.headers.items() if name.lower() in KEY_HEADERS)
+        return self.api_key or next(header, "")
+
+    @property
     def served_model(self) -> str:
         """The name that the server knows the model by."""
         return self.model or self.name
@@ -169,6 +175,7 @@ class ModelRow:
             quality=self.quality,
             first_token_s=self.first_token_s,
             per_token_s=self.per_token_s,
+            key=self.key,
         )
 
 

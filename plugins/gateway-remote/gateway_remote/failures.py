@@ -6,10 +6,8 @@ or the key: it is not read at all.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gateway import (
@@ -25,19 +23,25 @@ from gateway import (
     ServiceError,
 )
 from gateway_remote.jsonbytes import JSONError, loads
+from gateway_remote.waits import checked, wait_s
 
 CONTEXT = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 FILTER = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"})
 MISSING = frozenset({"model_not_found", "not_found_error"})
 STATUS_OF = {
-    "rate_limit_exceeded": 429, "rate_limit_error": 429, "overloaded_error": 529, "overloaded": 529,
-    "service_unavailable": 503, "invalid_request_error": 400, "authentication_error": 401,
-    "invalid_api_key": 401,
+    "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429, "overloaded_error": 529,
+    "overloaded": 529, "server_is_overloaded": 503, "slow_down": 503, "service_unavailable": 503, "unavailable": 503,
+    "invalid_request_error": 400, "invalid_argument": 400, "authentication_error": 401, "invalid_api_key": 401,
+    "unauthenticated": 401, "permission_denied": 403,
     "permission_error": 403, "timeout_error": 408, "timeout": 408, "server_error": 500, "internal_error": 500,
     "api_error": 500, "internal_server_error": 500,
 }  # fmt: skip
 """The status that an error without one, in mid-stream, would have had."""
+NEVER_CURED = frozenset({501, 505})
+"""Of the provider's own failures those that asking again cannot mend: it does not know the call, or this HTTP."""
+CURED_BY_TIME = frozenset({409, 425})
+"""Of the others those that it may: a conflict with another request, as when a lock is held, and "too early"."""
 
 
 def failure(
@@ -63,31 +67,30 @@ def failure(
     return error
 
 
-def payload_failure(payload: Mapping[str, Any], *, model: str) -> ServiceError:
+def payload_failure(
+    payload: Mapping[str, Any],
+    *,
+    model: str,
+    headers: Mapping[str, str] | None = None,
+    now_s: float = 0.0,
+) -> ServiceError:
     """The error of a payload that holds ``error`` though the status was 200, as in mid-stream."""
     facts = _facts(payload)
     given = next((int(code) for code in facts["codes"] if re.fullmatch("[45][0-9][0-9]", code)), None)
     known = 400 if (CONTEXT | FILTER | QUOTA | MISSING) & set(facts["codes"]) else 500
     status = given or next((STATUS_OF[code] for code in facts["codes"] if code in STATUS_OF), known)
-    error = _failure(status, {}, payload, model, 0.0, "an error instead of a reply")
+    error = _failure(status, headers or {}, payload, model, now_s, "an error instead of a reply")
     error.status = given
     return error
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Seconds to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date (RFC 9110, 10.2.3)."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name, "").strip()
-        try:
-            wait = float(value) * unit
-        except ValueError:
-            continue
-        if math.isfinite(wait):
-            return max(0.0, wait)
-    try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now_s)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    """Seconds to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date (RFC 9110, 10.2.3).
+
+    A date that has passed is 0; a negative number, or a wait of more than a year, is as if it were not there.
+    """
+    given = wait_s(f"{headers.get('retry-after-ms', '').strip()}ms", now_s)
+    return given if given is not None else wait_s(headers.get("retry-after", ""), now_s)
 
 
 def _failure(status: int, headers: Mapping[str, str], payload: Any, model: str, now_s: float, what: str) -> ServiceError:
@@ -97,11 +100,12 @@ def _failure(status: int, headers: Mapping[str, str], payload: Any, model: str, 
     kind, advice = _kind(status, codes, facts["param"])
     message = f"model {model!r}: {what}{shown}: {advice}"
     known: dict[str, Any] = {"model": model, "status": status}
-    if kind in (RateLimited, Overloaded, ServiceError):
-        known["retry_after_s"] = retry_after_s(headers, now_s)
+    if kind in (RateLimited, Overloaded, AttemptTimeout, ServiceError):
+        given = retry_after_s(headers, now_s)
+        known["retry_after_s"] = facts["wait_s"] if given is None else given
     if kind is ServiceError:
-        known["retryable"] = status >= 500 or status == 425
-    if (wish := headers.get("x-should-retry")) in ("true", "false"):
+        known["retryable"] = (status >= 500 and status not in NEVER_CURED) or status in CURED_BY_TIME
+    if (wish := headers.get("x-should-retry", "").lower()) in ("true", "false"):
         known["retryable"] = wish == "true"
     if kind is ContextTooLong:
         return ContextTooLong(message, tokens=facts["tokens"], context=facts["context"], **known)
@@ -124,13 +128,15 @@ def _kind(status: int, codes: list[str], param: str) -> tuple[type[ServiceError]
         return Denied, "the key is missing, wrong, or may not use this model: check api_key"
     if status == 408:
         return AttemptTimeout, "the provider gave up waiting"
-    if status in (409, 429):
+    if status == 429:
         return RateLimited, "too many requests: wait, or use another model"
     if status in (503, 529):
         return Overloaded, "overloaded: try later, or use another model"
     if status < 400:
         return ServiceError, "a redirect is not followed: set base_url to where the API is"
-    if status < 500:
+    if status in CURED_BY_TIME:
+        return ServiceError, "not now: the provider asks to try again"
+    if status < 500 or status in NEVER_CURED:
         return ServiceError, "the endpoint does not take this call: check base_url"
     return ServiceError, "the provider failed"
 
@@ -147,13 +153,29 @@ def _facts(payload: Any) -> dict[str, Any]:
         inner.get("code"),
         deeper.get("code") if isinstance(deeper, Mapping) else None,
         inner.get("type"),
+        inner.get("status"),
     ]
     return {
         "codes": [code for value in values if (code := _identifier(value))],
         "param": _identifier(inner.get("param")),
         "tokens": _count(inner.get("n_prompt_tokens")),
         "context": _count(inner.get("n_ctx")),
+        "wait_s": _told_wait_s(inner),
     }
+
+
+def _told_wait_s(error: Mapping[str, Any]) -> float | None:
+    """How long to wait as the body says it, in a field of its own: ``retry_after``, or a google.rpc.RetryInfo."""
+    for name, unit in (("retry_after_ms", 1e-3), ("retry_after", 1.0), ("retry_after_seconds", 1.0)):
+        value = error.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return checked(value * unit) if value <= 1e12 else None
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
+        if isinstance(delay, str) and str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
+            return wait_s(delay, 0.0)
+    return None
 
 
 def _identifier(value: Any) -> str:

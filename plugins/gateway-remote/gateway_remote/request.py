@@ -45,6 +45,8 @@ STRICT_KEYWORDS = frozenset(
 def chat_body(request: Chat, card: ModelCard, *, stream: bool, max_tokens_field: str = "max_tokens") -> bytes:
     """The body of POST /chat/completions. UnsupportedOption names what cannot be carried."""
     body: dict[str, Any] = {"model": card.model, "messages": list(_messages(request.messages, card))}
+    if request.messages and request.messages[-1].role == "assistant":
+        _featured(card, "messages", "prefill")
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}

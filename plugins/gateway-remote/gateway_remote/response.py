@@ -19,6 +19,7 @@ from gateway import (
     Finish,
     Overloaded,
     Part,
+    Quota,
     Reasoning,
     ServiceError,
     Text,
@@ -37,14 +38,22 @@ FINISHES: Mapping[str, Finish] = {
 BYTES_PER_TOKEN = 4  # for an estimate, where a server does not count
 
 
-def chat_response(body: bytes, request: Chat, *, model: str, headers: Mapping[str, str] | None = None) -> ChatResponse:
+def chat_response(
+    body: bytes,
+    request: Chat,
+    *,
+    model: str,
+    headers: Mapping[str, str] | None = None,
+    quota: Quota | None = None,
+    now_s: float = 0.0,
+) -> ChatResponse:
     """The reply in a body of status 200. BadReply when it is none; or the ServiceError that it holds."""
-    payload = _object(body, model, headers or {})
+    payload = _object(body, model, headers or {}, now_s)
     choices = payload.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        raise bad(model, "the reply holds no message")
+        raise broken(model, "the reply holds no message")
     parts: list[Part] = []
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     if isinstance(reasoning, str) and reasoning:
@@ -54,7 +63,7 @@ def chat_response(body: bytes, request: Chat, *, model: str, headers: Mapping[st
         parts.append(Text(text))
     calls = message.get("tool_calls") or ()
     if not isinstance(calls, (list, tuple)):
-        raise bad(model, "tool_calls is no list")
+        raise broken(model, "tool_calls is no list")
     parts += [_tool_call(call, at, model) for at, call in enumerate(calls)]
     wire = choice.get("finish_reason") or "stop"
     if refusal and wire == "stop":
@@ -65,12 +74,21 @@ def chat_response(body: bytes, request: Chat, *, model: str, headers: Mapping[st
         usage=usage_of(payload.get("usage")) or estimate(request, parts),
         id=_string(payload.get("id")) or (headers or {}).get("x-request-id", ""),
         served_by=_string(payload.get("model")),
+        quota=quota,
     )
 
 
-def embed_response(body: bytes, request: Embed, *, model: str, headers: Mapping[str, str] | None = None) -> EmbedResponse:
+def embed_response(
+    body: bytes,
+    request: Embed,
+    *,
+    model: str,
+    headers: Mapping[str, str] | None = None,
+    quota: Quota | None = None,
+    now_s: float = 0.0,
+) -> EmbedResponse:
     """The vectors in a body of status 200, one per text in the texts' order; else BadReply."""
-    payload = _object(body, model, headers or {})
+    payload = _object(body, model, headers or {}, now_s)
     data = payload.get("data")
     if not isinstance(data, list) or len(data) != len(request.texts):
         count = len(data) if isinstance(data, list) else "no"
@@ -79,7 +97,7 @@ def embed_response(body: bytes, request: Embed, *, model: str, headers: Mapping[
     for at, row in enumerate(data):
         index = row.get("index", at) if isinstance(row, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(data) or vectors[index] is not None:
-            raise bad(model, "the vectors' indices do not number the texts")
+            raise broken(model, "the vectors' indices do not number the texts")
         vectors[index] = _vector(row.get("embedding"), model)
     filled = tuple(vector for vector in vectors if vector is not None)
     sizes = {len(vector) for vector in filled}
@@ -89,7 +107,7 @@ def embed_response(body: bytes, request: Embed, *, model: str, headers: Mapping[
     used = usage_of(payload.get("usage"))
     if used is None:
         used = Usage(input_tokens=_tokens(request.traits().input_bytes), estimated=True)
-    return EmbedResponse(vectors=filled, usage=used)
+    return EmbedResponse(vectors=filled, usage=used, quota=quota)
 
 
 def finish_of(wire: Any, has_calls: bool, model: str) -> Finish:
@@ -152,22 +170,32 @@ def arguments_of(value: Any) -> str:
 
 
 def bad(model: str, what: str, **facts: Any) -> BadReply:
-    """A BadReply; `what` never quotes the reply."""
+    """A BadReply that would come again; `what` never quotes the reply."""
     return BadReply(f"model {model!r}: {what}", model=model, **facts)
 
 
-def _object(body: bytes, model: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def broken(model: str, what: str) -> BadReply:
+    """A BadReply of what was torn, garbled or empty, which asking again may cure; `what` never quotes the reply."""
+    return bad(model, what, retryable=True)
+
+
+def holds_error(payload: Mapping[str, Any]) -> bool:
+    """True for an error in a reply's place; vLLM has sent its own without a field ``error``."""
+    return bool(payload.get("error")) or payload.get("object") == "error"
+
+
+def _object(body: bytes, model: str, headers: Mapping[str, str], now_s: float) -> dict[str, Any]:
     if not body.strip():
-        raise bad(model, "the reply is empty")
+        raise broken(model, "the reply is empty")
     try:
         payload = loads(body)
     except JSONError:
         kind = "an HTML page, not JSON: check base_url" if "html" in headers.get("content-type", "") else "no JSON"
-        raise bad(model, f"the reply is {kind}") from None
+        raise broken(model, f"the reply is {kind}") from None
     if not isinstance(payload, dict):
-        raise bad(model, "the reply is no JSON object")
-    if payload.get("error"):
-        raise payload_failure(payload, model=model)
+        raise broken(model, "the reply is no JSON object")
+    if holds_error(payload):
+        raise payload_failure(payload, model=model, headers=headers, now_s=now_s)
     return payload
 
 
@@ -175,7 +203,7 @@ def _tool_call(call: Any, at: int, model: str) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str) or not name:
-        raise bad(model, "a tool call without a name")
+        raise broken(model, "a tool call without a name")
     return ToolCall(_string(call.get("id")) or f"call_{at}", name, arguments_of(function.get("arguments")))
 
 
@@ -185,14 +213,14 @@ def _vector(value: Any, model: str) -> tuple[float, ...]:
             packed = base64.b64decode(value, validate=True)
             vector: tuple[float, ...] = struct.unpack(f"<{len(packed) // 4}f", packed)
         except (binascii.Error, ValueError, struct.error):
-            raise bad(model, "a vector is neither numbers nor base64") from None
+            raise broken(model, "a vector is neither numbers nor base64") from None
     else:
         try:
             vector = tuple(map(float, value)) if isinstance(value, list) else ()
         except (TypeError, ValueError):
-            raise bad(model, "a vector is neither numbers nor base64") from None
+            raise broken(model, "a vector is neither numbers nor base64") from None
     if not all(map(math.isfinite, vector)):
-        raise bad(model, "a vector holds what is no finite number")
+        raise broken(model, "a vector holds what is no finite number")
     return vector
 
 

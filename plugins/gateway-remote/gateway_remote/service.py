@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gateway import (
+    AttemptConfig,
     AttemptTimeout,
     Chat,
     Clock,
@@ -18,6 +19,7 @@ from gateway import (
     ModelCard,
     ModelMissing,
     ModelService,
+    Patience,
     Resources,
     Response,
     Restart,
@@ -29,7 +31,7 @@ from gateway import (
 from gateway_remote.config import ModelRow, is_reference
 from gateway_remote.failures import failure
 from gateway_remote.jsonbytes import JSONError, loads
-from gateway_remote.patience import Patience
+from gateway_remote.quota import quota_of
 from gateway_remote.request import chat_body, embed_body
 from gateway_remote.response import bad, chat_response, embed_response
 from gateway_remote.sse import EventReader, LineTooLong
@@ -50,6 +52,9 @@ class RemoteModel(ModelService):
     `transport` is any `httpx.AsyncBaseTransport` of your own, such as a `MockTransport` or a quicker one than
     httpx's; you close it. Without one, connections are made as needed and closed by `aclose`.
     """
+
+    # The row's limits hold, and are kept here: only here can a finished stream that lacks its end be told from a silent one.
+    limits = AttemptConfig(first_token_s=None, between_s=None, reply_s=None)
 
     def __init__(self, row: ModelRow | Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         # A row made by hand has not been checked.
@@ -82,12 +87,14 @@ class RemoteModel(ModelService):
             body = embed_body(request, self.card, encoding=self.row.embedding_format)
         else:
             body = self._chat(request, stream=False)
-        status, headers, reply = await self._ask(self._started(), "POST", path, body, self.row.limits.reply_s)
-        if status // 100 != 2:
-            raise self._failure(status, headers, reply)
+        answer, reply = await self._ask(self._started(), "POST", path, body, self.row.limits.reply_s)
+        if not answer.ok:
+            raise self._failure(answer, reply)
+        now_s = self._clock.now()
+        quota = quota_of(answer.raw_headers, now_s)
         if isinstance(request, Embed):
-            return embed_response(reply, request, model=self.name, headers=headers)
-        return chat_response(reply, request, model=self.name, headers=headers)
+            return embed_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
+        return chat_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
 
     async def stream(self, request: Any, /) -> AsyncIterator[Delta | Restart | Response]:
         """The deltas as they come, then the whole reply. Closing the iterator closes the connection."""
@@ -107,22 +114,24 @@ class RemoteModel(ModelService):
         try:
             try:
                 answer = await link.send("POST", "/chat/completions", body, limit_s=limits.first_token_s)
+                if not answer.ok:
+                    raise self._failure(answer, await answer.read_all())
                 deadline = answer.sent_s + limits.first_token_s
                 kind = answer.headers.get("content-type", "")
-                whole = not answer.ok or "json" in kind or "html" in kind
+                whole = "json" in kind or "html" in kind
                 async with asyncio.timeout_at(deadline):
                     reply = await answer.read_all() if whole else b""
             except TimeoutError:
                 raise self._silent(waiting, limits.first_token_s) from None
-            if not answer.ok:
-                raise self._failure(answer.status, answer.headers, reply)
+            now_s = self._clock.now()
+            quota = quota_of(answer.raw_headers, now_s)
             if whole:  # the server does not stream
-                response = chat_response(reply, request, model=self.name, headers=answer.headers)
+                response = chat_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
                 for delta in response.deltas():
                     yield delta
                 yield response
                 return
-            state = ChatStream(request, model=self.name, id=answer.headers.get("x-request-id", ""))
+            state = ChatStream(request, model=self.name, id=answer.headers.get("x-request-id", ""), quota=quota)
             reader = EventReader()
             patience = Patience()
             while not state.done:
@@ -161,13 +170,13 @@ class RemoteModel(ModelService):
         """A line about the endpoint, which is asked for its models. ServiceError when it does not answer."""
         link = self._link if self._link is not None else await asyncio.to_thread(self._open, resources)
         try:
-            status, headers, reply = await self._ask(link, "GET", "/models", b"", self.row.limits.between_s)
+            answer, reply = await self._ask(link, "GET", "/models", b"", self.row.limits.between_s)
         finally:
             if link is not self._link:
                 await link.aclose()
-        if status // 100 != 2:
+        if not answer.ok:
             now_s = resources.clock.now()
-            error = failure(status, headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
+            error = failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
             if isinstance(error, ModelMissing):
                 return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models{self.row.hint}"
             raise error
@@ -223,15 +232,15 @@ class RemoteModel(ModelService):
             headers[name.lower()] = _header_secret(resources, value) if is_reference(value) else value
         return headers
 
-    async def _ask(
-        self, link: Link, method: str, path: str, body: bytes, limit_s: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """The whole answer, within `limit_s` from when it is sent."""
+    async def _ask(self, link: Link, method: str, path: str, body: bytes, limit_s: float) -> tuple[Answer, bytes]:
+        """The whole answer, closed, and its body; within `limit_s` from when it is sent."""
         answer: Answer | None = None
         try:
             answer = await link.send(method, path, body, limit_s=limit_s)
+            if not answer.ok:
+                return answer, await answer.read_all()
             async with asyncio.timeout_at(answer.sent_s + limit_s):
-                return answer.status, answer.headers, await answer.read_all()
+                return answer, await answer.read_all()
         except TimeoutError:
             raise self._silent("for the reply", limit_s) from None
         finally:
@@ -246,8 +255,9 @@ class RemoteModel(ModelService):
         except (TimeoutError, ServiceError):
             pass  # the connection is not used again: that is all it costs
 
-    def _failure(self, status: int, headers: Mapping[str, str], reply: bytes) -> ServiceError:
-        return failure(status, headers, reply, model=self.name, now_s=self._clock.now(), hint=self.row.hint)
+    def _failure(self, answer: Answer, reply: bytes) -> ServiceError:
+        now_s = self._clock.now()
+        return failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
 
     def _lost(self, error: Exception, state: ChatStream, waiting: str) -> ServiceError:
         limits = self.row.limits

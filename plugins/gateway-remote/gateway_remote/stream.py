@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway import BadReply, Chat, ChatResponse, Delta, ServiceError, ToolCall, Usage, assemble
+from gateway import BadReply, Chat, ChatResponse, Delta, Quota, ServiceError, ToolCall, Usage, assemble
 from gateway_remote.failures import payload_failure
 from gateway_remote.jsonbytes import JSONError, loads
-from gateway_remote.response import arguments_of, bad, estimate, finish_of, text_of, usage_of
+from gateway_remote.response import arguments_of, broken, estimate, finish_of, holds_error, text_of, usage_of
 
 EARLY = "the stream ended early"
 
@@ -18,10 +18,10 @@ class ChatStream:
     Every error says `in_stream` and holds the text so far as `partial`.
     """
 
-    def __init__(self, request: Chat, *, model: str, id: str = "") -> None:
+    def __init__(self, request: Chat, *, model: str, id: str = "", quota: Quota | None = None) -> None:
         self.done = False
         """True after ``[DONE]``: nothing more is read."""
-        self._request, self._model, self._id = request, model, id
+        self._request, self._model, self._id, self._quota = request, model, id, quota
         self._served_by = ""
         self._deltas: list[Delta] = []
         self._text_part: int | None = None
@@ -54,7 +54,7 @@ class ChatStream:
             raise self.broken("a chunk of the stream is no JSON") from None
         if not isinstance(chunk, dict):
             raise self.broken("a chunk of the stream is no JSON object")
-        if chunk.get("error"):
+        if holds_error(chunk):
             raise self.failed(payload_failure(chunk, model=self._model))
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage_of(usage) or self._usage
@@ -108,11 +108,12 @@ class ChatStream:
             usage=self._usage or estimate(self._request, parts),
             id=self._id,
             served_by=self._served_by,
+            quota=self._quota,
         )
 
     def broken(self, what: str) -> ServiceError:
-        """A BadReply of this stream."""
-        return self.failed(bad(self._model, what))
+        """A BadReply of this stream, which asking again may cure."""
+        return self.failed(broken(self._model, what))
 
     def failed(self, error: ServiceError) -> ServiceError:
         """The error as one of this stream."""

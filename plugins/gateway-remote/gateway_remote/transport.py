@@ -11,8 +11,9 @@ import socket
 import ssl
 import urllib.request
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -22,13 +23,16 @@ KEEP_ALIVE_CONNECTIONS = 100
 KEEP_ALIVE_S = 30.0
 MAX_BODY_BYTES = 256 << 20
 MAX_ERROR_BODY_BYTES = 256 << 10
+ERROR_BODY_S = 5.0
+"""How long the body of an error is waited for: its status alone says the most."""
 # Of errors of the TLS layer httpx lets some through as they are: they are OSErrors.
 BROKEN = (httpx.HTTPError, OSError)
+UNTRUSTED = "TLS failed: its certificate is not trusted"
 # Why there is no connection, by the first of these that is found behind httpx's error. Its own text is not shown.
 CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "no such host"),
     (ConnectionRefusedError, "refused"),
-    (ssl.SSLCertVerificationError, "TLS failed: its certificate is not trusted"),
+    (ssl.SSLCertVerificationError, UNTRUSTED),
     (ssl.SSLError, "TLS failed"),
 )
 
@@ -59,6 +63,7 @@ class Link:
         self._slots = asyncio.Semaphore(max_connections)
         self._given = transport
         self._ways = None if transport else Ways(base_url)
+        self._handshakes = self._ways is not None and (base_url.startswith("https:") or self._ways.proxied)
         self._where = _where(httpx.URL(base_url))
         if self._ways is not None and self._ways.proxied:
             self._where += ", through the proxy that the environment names"
@@ -74,6 +79,10 @@ class Link:
         await self._slots.acquire()
         sent_s = asyncio.get_running_loop().time()
         way = self._given
+        extensions: dict[str, Any] = {"timeout": self._timeout}
+        connected: list[Any] = []
+        if self._handshakes:
+            extensions["trace"] = _collect(connected)
         try:
             if self._ways is not None:
                 way = self._ways.take()
@@ -83,12 +92,17 @@ class Link:
                 url,
                 headers=self._headers,
                 content=body or None,
-                extensions={"timeout": self._timeout},
+                extensions=extensions,
             )
             async with asyncio.timeout_at(sent_s + limit_s):
                 response = await way.handle_async_request(request)
         except BaseException as error:
-            await self._free(way)
+            # httpcore forgets a connection whose handshake is cancelled: it would stay open until it is collected.
+            try:
+                for stream in connected:
+                    await stream.aclose()
+            finally:
+                await self._free(way)
             if isinstance(error, BROKEN) and not isinstance(error, TimeoutError):
                 raise _failed(error, self._model, self._where, self._timeout["connect"]) from None
             raise
@@ -161,6 +175,7 @@ class Answer:
         self.ok = response.status_code // 100 == 2
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
+        self.raw_headers: Sequence[tuple[bytes, bytes]] = response.headers.raw
         self._response, self._free, self._model = response, free, model
         self._open = True
         self._chunks: AsyncIterator[bytes] | None = None
@@ -181,17 +196,20 @@ class Answer:
         return b""
 
     async def read_all(self) -> bytes:
-        """The rest of the body. Of an error's body only the beginning is read."""
+        """The rest of the body. Of an error's body what comes soon, and only the beginning: it never fails."""
         limit = MAX_BODY_BYTES if self.ok else MAX_ERROR_BODY_BYTES
         pieces: list[bytes] = []
         size = 0
-        while chunk := await self.read():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                if not self.ok:
-                    break
-                raise BadReply(f"model {self._model!r}: a reply of more than {limit} bytes", model=self._model)
+        try:
+            async with asyncio.timeout(None if self.ok else ERROR_BODY_S):
+                while size <= limit and (chunk := await self.read()):
+                    pieces.append(chunk)
+                    size += len(chunk)
+        except (TimeoutError, ServiceError):
+            if self.ok:
+                raise
+        if self.ok and size > limit:
+            raise BadReply(f"model {self._model!r}: a reply of more than {limit} bytes", model=self._model)
         return b"".join(pieces)
 
     async def aclose(self) -> None:
@@ -216,6 +234,16 @@ def _proxy(url: httpx.URL) -> httpx.Proxy | None:
         raise ConfigError(f"the proxy for {url.scheme} in the environment cannot be used") from None
 
 
+def _collect(connected: list[Any]) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """An observer of one call, as httpcore's extension "trace" takes it, that keeps each connection that is made."""
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            connected.append(info["return_value"])
+
+    return trace
+
+
 def _where(url: httpx.URL) -> str:
     host = f"[{url.host}]" if ":" in url.host else url.host
     return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
@@ -233,12 +261,13 @@ def _failed(error: Exception, model: str, where: str = "the server", connect_s: 
         case httpx.WriteError() | httpx.WriteTimeout():
             what, phase = "the connection broke while the request was sent", "write"
         case httpx.DecodingError():
-            return BadReply(f"model {model!r}: the reply's content-encoding is broken", model=model)
+            return BadReply(f"model {model!r}: the reply's content-encoding is broken", model=model, retryable=True)
         case httpx.LocalProtocolError() | httpx.UnsupportedProtocol():
             return ServiceError(f"model {model!r}: the request cannot be sent ({name})", model=model)
         case _:
             what, phase = "the connection broke before the reply was whole", "read"
-    return Unreachable(f"model {model!r}: {what} ({name})", model=model, phase=phase)
+    # Nothing has been delivered: asking again is safe, and may help but against a certificate.
+    return Unreachable(f"model {model!r}: {what} ({name})", model=model, phase=phase, retryable=name != UNTRUSTED)
 
 
 def _cause(error: Exception) -> str:

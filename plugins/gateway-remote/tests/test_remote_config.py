@@ -8,7 +8,7 @@ import pytest
 from gateway_remote.hooks import gateway_models
 from gateway_remote.service import RemoteModel
 
-from gateway import Chat, ConfigError, Embed, MissingSecret, ModelService
+from gateway import AttemptConfig, Chat, ConfigError, Embed, MissingSecret, ModelService
 from gateway.testing import resources
 
 URL = "https://api.example.com/v1"
@@ -34,6 +34,26 @@ def test_a_row_becomes_a_service_with_a_card() -> None:
     assert card.tasks == {Chat} and card.context == 400_000 and card.params == 8_000_000_000
     assert card.price is not None and card.price.usd(1_000_000, 0) == 0.25
     assert card.features == {"streaming", "stop", "seed", "tools", "json_schema"}
+
+
+def test_the_card_names_the_key_that_pays_and_never_its_value() -> None:
+    azure = {"api-key": "env:AZURE_KEY", "x-team": "blue"}
+    rows: list[dict[str, object]] = [{"api_key": "env:OPENAI_API_KEY"}, {"headers": azure}, {"headers": {"x-team": "blue"}}, {}]
+    services = models(*({"name": f"m{at}", "base_url": URL, **row} for at, row in enumerate(rows)))
+    assert [service.card.key for service in services] == ["env:OPENAI_API_KEY", "env:AZURE_KEY", "", ""]
+
+
+def test_no_model_is_taken_to_go_on_with_an_assistant_s_message_unless_its_row_says_so() -> None:
+    plain, stated = models(
+        {"name": "plain", "base_url": URL},
+        {"name": "stated", "base_url": URL, "features": ["streaming", "prefill"]},
+    )
+    assert "prefill" not in plain.card.features and "prefill" in stated.card.features
+
+
+def test_the_gateway_is_told_to_time_nothing_a_second_time() -> None:
+    [service] = models({"name": "big", "base_url": URL, "limits": {"reply_s": 5}})
+    assert service.limits == AttemptConfig(first_token_s=None, between_s=None, reply_s=None)
 
 
 def test_an_embedding_model_claims_no_chat_features() -> None:

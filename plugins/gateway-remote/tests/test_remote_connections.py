@@ -2,20 +2,31 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 from gateway_remote.service import RemoteModel
 from remote_case import HELLO, started, streamed, with_model
 
-from gateway import Chat, ChatResponse, Text, Unreachable
+from gateway import Chat, ChatResponse, Overloaded, ServiceError, Text, Unreachable
 from gateway.testing import Fault, LoopbackServer, resources
 
 PROMPT = "Quetzalcoatlus"
+
+
+def sockets() -> set[str]:
+    """The sockets that this process has open."""
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(str(each.readlink()))
+    return {each for each in found if each.startswith("socket:")}
 
 
 def test_a_server_that_is_not_there_is_unreachable() -> None:
@@ -90,6 +101,7 @@ def test_why_there_is_no_connection_is_told_in_fixed_words(cause: Exception, url
             with pytest.raises(Unreachable) as caught:
                 await model.run(HELLO)
             assert str(caught.value) == f"model 'loopback': no connection to {words}"
+            assert caught.value.retryable is ("not trusted" not in words)
 
     asyncio.run(whole())
 
@@ -141,6 +153,95 @@ def test_cancelling_closes_the_connection_at_once(server: LoopbackServer, fault:
             await call
         await server.wait_for(lambda s: s.connections == 0 and s.disconnects == 1)
         await model.run(HELLO)
+
+    with_model(server, test)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["run", "stream"])
+def test_cancelling_while_the_connection_comes_up_closes_its_socket(stream: bool) -> None:
+    async def whole() -> None:
+        with socket.socket() as full:  # its backlog is taken: nobody answers who would connect
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            with contextlib.ExitStack() as waiting:
+                for _ in range(3):
+                    filler = waiting.enter_context(socket.socket())
+                    filler.setblocking(False)
+                    filler.connect_ex(full.getsockname())
+                async with started(f"http://127.0.0.1:{full.getsockname()[1]}") as model:
+                    before = sockets()
+                    call = asyncio.create_task(streamed(model) if stream else model.run(HELLO))
+                    while sockets() == before:
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await call
+                    assert sockets() == before
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["run", "stream"])
+def test_cancelling_a_tls_handshake_closes_its_socket(stream: bool) -> None:
+    async def whole() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            async with started(f"https://127.0.0.1:{mute.getsockname()[1]}") as model:
+                call = asyncio.create_task(streamed(model) if stream else model.run(HELLO))
+                connection, _ = await asyncio.to_thread(mute.accept)
+                with connection:
+                    connection.settimeout(5)
+                    assert await asyncio.to_thread(connection.recv, 1)  # it has said hello
+                    gc.disable()  # what is only collected some time is not closed
+                    try:
+                        call.cancel()
+                        with pytest.raises(asyncio.CancelledError):
+                            await call
+                        while await asyncio.to_thread(connection.recv, 4096):
+                            pass
+                    finally:
+                        gc.enable()
+
+    asyncio.run(whole())
+
+
+def test_a_call_after_one_that_failed_can_be_cancelled_as_well(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        async def twice() -> None:
+            with pytest.raises(Overloaded):
+                await model.run(HELLO)
+            await streamed(model)
+
+        server.script(Fault(status=503), Fault(stall_after=3))
+        call = asyncio.create_task(twice())
+        await server.wait_for(lambda s: len(s.requests) == 2 and s.in_flight == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await server.wait_for(lambda s: s.connections == 0 and s.disconnects == 1)
+
+    with_model(server, test)
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_no_failure(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.script(*[Fault(hang_up=True)] * 4)
+        for at in range(4):
+            await (streamed(model) if at % 2 else model.run(HELLO))
+            await server.wait_for(lambda s: s.connections == 0)
+        assert len(server.requests) == 4  # each was sent once
+
+    with_model(server, test)
+
+
+def test_nothing_is_sent_a_second_time(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        for fault in (Fault(reset=True), Fault(close=True), Fault(status=503, retry_after=0), Fault(empty=True)):
+            await model.run(HELLO)  # over a connection that is kept alive, too
+            server.clear()
+            server.script(fault)
+            with pytest.raises(ServiceError) as caught:
+                await model.run(HELLO)
+            assert caught.value.retryable and len(server.requests) == 1
 
     with_model(server, test)
 
@@ -254,7 +355,7 @@ def test_whatever_a_transport_raises_is_told_as_an_error_without_its_words() -> 
             async with started("http://nowhere.example/v1", transport=httpx.MockTransport(answer)) as model:
                 with pytest.raises(Unreachable) as caught:
                     await model.run(HELLO)
-                assert caught.value.phase == phase and PROMPT not in str(caught.value)
+                assert caught.value.phase == phase and caught.value.retryable and PROMPT not in str(caught.value)
                 assert caught.value.__cause__ is None
 
     asyncio.run(whole())

@@ -155,6 +155,16 @@ def test_what_the_card_does_not_list_is_not_sent(request_: Chat, option: str) ->
     assert caught.value.option == option
 
 
+def test_an_assistant_s_message_goes_last_only_to_a_model_that_goes_on_with_it() -> None:
+    begun = Chat(messages=(Message.user("Name a river."), Message.assistant("The river is")))
+    with pytest.raises(UnsupportedOption) as caught:
+        body(begun)
+    assert caught.value.option == "messages" and "'prefill'" in str(caught.value)
+    able = ModelRow(name="m", base_url="http://h", features=["prefill"]).card()
+    assert body(begun, able)["messages"][-1] == {"role": "assistant", "content": "The river is"}
+    body(Chat(messages=(*begun.messages, Message.user("Go on."))))
+
+
 def test_no_reasoning_asked_of_a_model_without_it_is_left_out() -> None:
     assert "reasoning_effort" not in body(Chat.ask("Hi", reasoning="none"), PLAIN)
 

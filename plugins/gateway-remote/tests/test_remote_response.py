@@ -41,6 +41,27 @@ def row(index: int, vector: Any) -> dict[str, Any]:
     return {"object": "embedding", "index": index, "embedding": vector}
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b" \n", b"<html></html>", b'{"choices": [{"mess', b"[]", b"3", b"{}", b'{"choices": []}', b'{"choices": [3]}']
+)
+def test_a_reply_that_is_torn_garbled_or_empty_may_be_asked_for_again(body: bytes) -> None:
+    with pytest.raises(BadReply) as caught:
+        chat_response(body, ASKED, model="m")
+    assert caught.value.retryable and caught.value.fallbackable
+
+
+def test_a_whole_reply_that_only_does_not_fit_is_not_asked_for_again() -> None:
+    misfits = [
+        lambda: chat({"content": "a"}, "unheard_of"),
+        lambda: embed([row(0, [1.0])], texts=2),
+        lambda: embed([row(0, [1.0])], texts=1, dimensions=2),
+    ]
+    for ask in misfits:
+        with pytest.raises(BadReply) as caught:
+            ask()
+        assert caught.value.retryable is False and caught.value.fallbackable
+
+
 def test_text_reasoning_and_calls_become_parts() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
     for name in ("reasoning", "reasoning_content"):

@@ -2,8 +2,10 @@
 
 import asyncio
 import pickle
+from typing import Any
 
 import pytest
+from gateway_remote import transport
 from gateway_remote.service import RemoteModel
 from pydantic import BaseModel
 from remote_case import HELLO, row, started, streamed, with_model
@@ -23,6 +25,7 @@ from gateway import (
     ModelMissing,
     OutOfQuota,
     Overloaded,
+    Quota,
     RateLimited,
     Rejected,
     ServiceError,
@@ -171,6 +174,9 @@ ERRORS = [
 ]
 
 
+CURELESS = {Rejected, ContextTooLong, Denied, ModelMissing, OutOfQuota}
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["run", "stream"])
 @pytest.mark.parametrize(("fault", "kind"), ERRORS)
 def test_each_fault_is_its_own_error_and_the_next_call_works(
@@ -189,6 +195,7 @@ def test_each_fault_is_its_own_error_and_the_next_call_works(
             await (streamed(model, request) if stream else model.run(request))
         error = caught.value
         assert type(error) is kind and error.model == "loopback"
+        assert error.retryable is (kind not in CURELESS and fault.status != 302)
         assert error.status == fault.status if fault.status not in (None, 200) else True
         assert error.retry_after_s == (3.0 if fault.retry_after else None)
         shown = f"{error} {error!r} {error.__cause__!r} {pickle.dumps(error.message)!r} {model!r} {model.card!r}"
@@ -196,6 +203,49 @@ def test_each_fault_is_its_own_error_and_the_next_call_works(
         await (streamed(model) if stream else model.run(HELLO))
 
     with_model(server, test, api_key="env:REMOTE_TEST_KEY")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["run", "stream"])
+@pytest.mark.parametrize("torn", [{"drop_after": 0}, {"reset_after": 0}, {"truncated": True}, {"stall_after": 0}])
+def test_an_error_whose_body_does_not_come_is_told_by_its_status(
+    server: LoopbackServer, torn: dict[str, Any], stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "ERROR_BODY_S", 0.05)
+
+    async def test(model: RemoteModel) -> None:
+        for status, kind in ((401, Denied), (429, RateLimited)):
+            server.script(Fault(status=status, retry_after=3, **torn))
+            with pytest.raises(kind) as caught:
+                await (streamed(model) if stream else model.run(HELLO))
+            assert caught.value.status == status
+
+    with_model(server, test)
+
+
+QUOTA = {"x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "1"}
+
+
+def test_every_reply_says_what_is_left_of_the_quota(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        server.script(*[Reply(headers=QUOTA)] * 3)
+        told = Quota(requests=59, tokens=1, tokens_reset_s=360.0)
+        assert (await model.run(HELLO)).quota == (await streamed(model))[1].quota == told
+        assert (await model.run(Embed(texts=("a",)))).quota == told
+        assert (await model.run(HELLO)).quota is None and (await streamed(model))[1].quota is None
+
+    with_model(server, test)
+
+
+def test_an_error_in_a_reply_s_place_heeds_the_reply_s_headers(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        body, headers = {"error": {"type": "overloaded_error"}}, {"retry-after": "3", "x-should-retry": "false"}
+        for _ in range(2):
+            server.script(Fault(status=200, body=body, headers=headers))
+            with pytest.raises(Overloaded) as caught:
+                await (model.run(HELLO) if _ else streamed(model))
+            assert caught.value.retry_after_s == 3 and caught.value.retryable is False
+
+    with_model(server, test)
 
 
 @pytest.mark.parametrize(

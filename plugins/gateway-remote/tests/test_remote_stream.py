@@ -16,6 +16,7 @@ from gateway import (
     ChatResponse,
     ContextTooLong,
     Delta,
+    Overloaded,
     RateLimited,
     Reasoning,
     ServiceError,
@@ -153,13 +154,14 @@ def test_an_end_without_a_finish_is_never_a_short_success() -> None:
         with pytest.raises(BadReply) as caught:
             read(chunk({"content": "half"}), *last)
         assert caught.value.in_stream and caught.value.partial == "half" and "half" not in repr(caught.value)
+        assert caught.value.retryable
 
 
 @pytest.mark.parametrize("payload", [b'{"id', b"[]", b"3", b'{"choices": 3}', b'{"choices": [3]}', b"\xff"])
 def test_a_malformed_chunk_is_a_bad_reply(payload: bytes) -> None:
     with pytest.raises(BadReply) as caught:
         read(chunk({"content": "half"}), payload)
-    assert caught.value.in_stream and caught.value.partial == "half"
+    assert caught.value.in_stream and caught.value.partial == "half" and caught.value.retryable
 
 
 @pytest.mark.parametrize("calls", [3, [3], [{"index": "a"}], [{"index": 0, "function": 1}]])
@@ -174,6 +176,7 @@ def test_a_malformed_call_is_a_bad_reply(calls: Any) -> None:
         ({"type": "rate_limit_error", "message": "secret"}, RateLimited),
         ({"code": 429, "message": "secret"}, RateLimited),
         ({"code": "context_length_exceeded"}, ContextTooLong),
+        ({"type": "overloaded_error"}, Overloaded),
         ({"message": "secret"}, ServiceError),
         ("secret", ServiceError),
     ],
@@ -182,6 +185,7 @@ def test_an_error_in_mid_stream_is_the_right_one(error: Any, kind: type[ServiceE
     with pytest.raises(kind) as caught:
         read(chunk({"content": "half"}), json.dumps({"error": error}).encode())
     assert caught.value.in_stream and caught.value.partial == "half" and "secret" not in str(caught.value)
+    assert caught.value.retryable is (kind is not ContextTooLong)
 
 
 def test_other_choices_are_passed_over() -> None:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from gateway_remote.patience import Patience
+
+from gateway import Patience
 
 
 def with_patience(test: Callable[[Patience], Awaitable[None]]) -> None:

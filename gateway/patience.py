@@ -21,11 +21,16 @@ class Patience:
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._fired = False
+        self._raised: TimeoutError | None = None
 
     def until(self, deadline_s: float) -> Self:
         """The same, for a wait until then."""
         self._deadline_s = deadline_s
         return self
+
+    def ended(self, error: TimeoutError) -> bool:
+        """True when this is the TimeoutError that was raised here, and not one from inside the wait."""
+        return error is self._raised
 
     def close(self) -> None:
         """Take the timer back."""
@@ -47,7 +52,8 @@ class Patience:
             assert task is not None
             # As asyncio.timeout has it: a cancellation from elsewhere stays one, though the deadline has passed too.
             if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-                raise TimeoutError from error
+                self._raised = TimeoutError()
+                raise self._raised from error
 
     def _arm(self) -> None:
         self.close()
