@@ -164,17 +164,15 @@ class Router:
         ]
         basis = Basis(self, ranking, ask, tried, chance, warm, owed, dry, few, loads)
         chosen = None
-        while worth and (best := max(worth)) > NEVER:
+        if worth and (warm is not None or owed is not None or (ranking.thin and not dry)):
+            chosen = self._preferred(basis, max(worth))
+        while chosen is None and worth and (best := max(worth)) > NEVER:
             least = best - self._band
             band = [at for at, usd in enumerate(worth) if usd >= least]
             at = band[0] if len(band) == 1 else self._picked(worth, band, best, basis)
-            row = few[at]
-            if not self._refuses(row, basis, loads[at]):
-                chosen = row
-                break
+            if not self._refuses(few[at], basis, loads[at]):
+                chosen = few[at]
             worth[at] = NEVER
-        if (owed is not None or warm is not None or (ranking.thin and not dry)) and worth:
-            chosen = self._preferred(basis, max(worth)) or chosen
         if chosen is None:
             chosen = self._anybody(basis)
         basis.row = chosen

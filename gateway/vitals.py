@@ -8,7 +8,6 @@ provider's other models have shown, and that to a prior; one that was slow and i
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from typing import Any
 
@@ -50,13 +49,20 @@ _PRIORS = {"hosted": (0.8, 0.015), "private": (0.4, 0.02), "host": (0.3, 0.03), 
 class Pool:
     """What the models of one provider have shown together."""
 
-    __slots__ = ("changed", "first_token", "per_token")
+    __slots__ = ("_next", "changed", "first_token", "per_token")
 
     def __init__(self) -> None:
         self.changed = 0
-        """The pulse's count when something of it last changed."""
+        """The pulse's count when something of it last changed that others should be judged anew for."""
+        self._next = 1
         self.first_token = Histogram()
         self.per_token = Histogram()
+
+    def told(self, change: int) -> None:
+        """Something was added. The more is known, the less each further answer says."""
+        if self.first_token.count >= self._next:
+            self._next = self.first_token.count * 3 // 2 + 1
+            self.changed = change
 
 
 class Pulse:
@@ -162,9 +168,7 @@ class Vitals:
             known = self._readings[task] = self._work_out(task)
             self._usual = tuple([one.quantile(0.5) or math.inf for one in self._long])
             self.drifting = known.first_token_s > self._usual[0] or known.per_token_s > self._usual[1]
-        live = copy.copy(known)
-        live.in_flight = self.in_flight
-        live.success = self.success(now)
+        live = known.at(self.in_flight, self.success(now))
         silent_s = now - self._told_at
         if silent_s > DRIFT_AFTER_S and self.drifting:
             lost = 1.0 - 0.5 ** (silent_s / DRIFT_HALF_LIFE_S)
@@ -218,7 +222,7 @@ class Vitals:
             self._long[1].add(per_token_s)
             self._pool.per_token.add(per_token_s)
         self._touch()
-        self._pool.changed = self._pulse.changes
+        self._pool.told(self._pulse.changes)
 
     def failed(
         self,
