@@ -210,7 +210,8 @@ class Router:
         if row is None:
             return None
         limit = UNLIMITED if ask.output_tokens is None else ask.output_tokens
-        load = basis.load(row)
+        few = basis.few
+        load = basis.loads[few.index(row)] if row in few else basis.load(row)
         if row.utility(ask.input_tokens, limit, load) < least or self._refuses(row, basis, load):
             return None
         return row
