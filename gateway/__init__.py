@@ -9,7 +9,7 @@ The rooms; a module imports only from those above it:
     decision, trace             why a model was chosen; what happened on the way
     card, parts                 facts of a model; content
     request, tasks, clock       what is asked and answered; Chat, Generate, Embed; time and chance
-    config                      gateway.toml
+    config, toml_lines          gateway.toml, and where in it a key is written
     keys, weights               who wraps a key; where weights come from
     service                     ModelService, the one interface; Resources, what it may use
     transform, state, events    rewriting on the way; limits, in memory; what is told to observers

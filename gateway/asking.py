@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from gateway.call import Call
-from gateway.errors import AttemptTimeout, GatewayError
+from gateway.errors import AttemptTimeout, GatewayError, ServiceCrashed
 from gateway.hop import Hop
 from gateway.parts import Delta, Restart
 from gateway.patience import Patience
@@ -24,7 +24,7 @@ async def reply(call: Call, hop: Hop) -> Any:
     """The model's whole reply, or a transform's own answer. AttemptTimeout when it is silent for too long."""
     if hop.answer is not None:
         return hop.answer
-    limit_s = call.limit_s(hop, "reply_s")
+    limit_s = _limit_s(call, hop, "reply_s")
     if limit_s is None:
         return await hop.entry.service.run(hop.request)
     scope = asyncio.timeout(limit_s)
@@ -42,11 +42,21 @@ def events(call: Call, hop: Hop) -> Events:
     if hop.answer is not None:
         return _whole(hop.answer)
     stream: Any = hop.entry.service.stream(hop.request)
-    first_s = call.limit_s(hop, "first_token_s")
+    first_s = _limit_s(call, hop, "first_token_s")
     between_s = (hop.entry.service.limits or call.house.attempt).between_s
     if first_s is None and between_s is None:
         return stream if hasattr(stream, "aclose") else _closable(stream)
     return _timed(stream, hop, first_s, between_s)
+
+
+def hedge_after_s(call: Call, hop: Hop, *, streamed: bool = False) -> float | None:
+    """How long to wait for the hop before a hedge is asked beside it; None: no hedging."""
+    config, decision, live = call.house.hedge, call.decision, hop.live
+    if not config.share or hop.answer is not None or decision is None or not decision.basis.others():
+        return None
+    if streamed:
+        return live.first_s(config.percentile)
+    return live.latency_s(live.expected_tokens(call.ask.output_tokens, high=True), config.percentile)
 
 
 class Race(Generic[T]):
@@ -58,18 +68,20 @@ class Race(Generic[T]):
 
     async def begin(self, start: Callable[[Call, Hop], Awaitable[T]], after_s: float) -> T:
         """Start the hop and, when it has not begun after `after_s`, a hedge beside it. The loser is cancelled and settled."""
-        running: dict[asyncio.Future[T], Hop] = {asyncio.ensure_future(start(self._call, self.hop)): self.hop}
+        running: dict[asyncio.Future[T], Hop] = {asyncio.ensure_future(_held(start(self._call, self.hop), self.hop)): self.hop}
+        won: asyncio.Future[T] | None = None
         try:
             await asyncio.wait(running, timeout=after_s)
             if not any(task.done() for task in running):
                 second = await self._call.beside(self.hop)
                 if second is not None:
-                    running[asyncio.ensure_future(start(self._call, second))] = second
+                    running[asyncio.ensure_future(_held(start(self._call, second), second))] = second
             while True:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:
                     self.hop, error = running.pop(task), _error(task)
                     if error is None:
+                        won = task
                         return task.result()
                     if not running:
                         raise error
@@ -80,12 +92,17 @@ class Race(Generic[T]):
                             raise  # what no other model can cure; a hedge's error is none of that: the first one goes on
                     self.hop = next(iter(running.values()))
         finally:
-            await self._let_go(running)
+            try:
+                await self._let_go(running)
+            except BaseException:
+                if won is not None:  # nobody gets it
+                    _dropped(won)
+                raise
 
     async def _let_go(self, running: dict[asyncio.Future[T], Hop]) -> None:
         for task in running:
             task.cancel()
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # no news any more
+            task.add_done_callback(_dropped)  # no news any more
         try:
             if running:  # one that does not heed its cancellation is not waited for
                 await asyncio.wait(running, timeout=LET_GO_S)
@@ -131,8 +148,12 @@ class Pump:
 
     async def aclose(self) -> None:
         """Stop reading, and close the stream."""
-        self._task.cancel()
+        self.stop()
         await asyncio.wait([self._task])
+
+    def stop(self) -> None:
+        """Stop reading; the stream is closed in the reading task."""
+        self._task.cancel()
 
     async def _read(self, source: Events) -> None:
         error: BaseException = StopAsyncIteration()
@@ -140,7 +161,7 @@ class Pump:
             async with aclosing(source):
                 async for event in source:
                     await self._queue.put((event, None))
-        except (Exception, asyncio.CancelledError) as raised:
+        except (Exception, asyncio.CancelledError, SystemExit) as raised:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # by aclose: nobody reads on
@@ -174,6 +195,30 @@ async def _timed(stream: AsyncIterator[Any], hop: Hop, first_s: float | None, be
             await close()
 
 
+def _limit_s(call: Call, hop: Hop, step: Literal["first_token_s", "reply_s"]) -> float | None:
+    """How long the hop's first token or whole reply is waited for.
+
+    With a deadline, a silent model gets no more than half of what is left while another could still be asked: unless it is
+    usually slower than that.
+    """
+    limits = hop.entry.service.limits or call.house.attempt
+    limit: float | None = getattr(limits, step)
+    left = call.left_s(call.clock.monotonic())
+    if left is None or call.decision is None or not call.decision.basis.others():
+        return limit
+    tokens = 0.0 if step == "first_token_s" else hop.live.expected_tokens(call.ask.output_tokens, high=True)
+    patience = max(left / 2, 1.5 * hop.live.latency_s(tokens, 0.95))
+    return patience if patience < left and (limit is None or patience < limit) else limit
+
+
+async def _held(work: Awaitable[T], hop: Hop) -> T:
+    """A service's SystemExit is its own failure: out of a task it would end the event loop."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise ServiceCrashed(f"model {hop.card.name!r} raised SystemExit", model=hop.card.name, cause="SystemExit") from error
+
+
 def _silent(hop: Hop, limit_s: float, waiting: str) -> AttemptTimeout:
     name = hop.card.name
     return AttemptTimeout(f"model {name!r}: silent for {limit_s:.3g} s {waiting}; no more is allowed here", model=name)
@@ -181,6 +226,12 @@ def _silent(hop: Hop, limit_s: float, waiting: str) -> AttemptTimeout:
 
 def _error(task: asyncio.Future[Any]) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+def _dropped(done: asyncio.Future[Any]) -> None:
+    """What has begun though nobody wants it any more is stopped."""
+    if not done.cancelled() and done.exception() is None and isinstance(pump := done.result(), Pump):
+        pump.stop()
 
 
 async def _whole(response: Response) -> Events:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import copy
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from gateway import outcome
-from gateway.card import Need, Usage
+from gateway.card import Need, Usage, finite
 from gateway.decision import Decision, Veto
 from gateway.errors import (
-    AttemptTimeout,
     BadReply,
     Closed,
     DeadlineExceeded,
@@ -34,7 +33,7 @@ from gateway.ranking import Row
 from gateway.request import NOTHING, Request, Response
 from gateway.retry import Retries, ruled_out
 from gateway.routing import BYTES_PER_TOKEN, Ask, Shape
-from gateway.settle import give_back, refusal_veto, reserve, sound
+from gateway.settle import MOST, give_back, refusal_veto, reserve, sound
 from gateway.state import Refusal
 from gateway.trace import Trace
 from gateway.transform import Findings
@@ -64,7 +63,7 @@ class Call:
         self._last: ServiceError | None = None
         self._retries = Retries(house.retry)
         self._waited_s = 0.0
-        self._decision: Decision | None = None
+        self.decision: Decision | None = None
         self._delivered: list[Delta] = []
 
     async def open(self) -> None:
@@ -127,7 +126,7 @@ class Call:
         entries = registry.known or await registry.described()
         if self._journal.attempts or self._waited_s:
             self.ask = self._ask_now()
-        self._decision = self.house.router.decide(self.ask, entries, registry.version, self._tried, dry=dry)
+        self.decision = self.house.router.decide(self.ask, entries, registry.version, self._tried, dry=dry)
         if dry and (shape := self.ask.shape).route:
             why = self.house.routes.why(
                 shape.route,
@@ -136,9 +135,9 @@ class Call:
                 tenant=self.ask.tenant,
                 data_classes=shape.data_classes,
             )
-            self._decision.notes = (why, *self._decision.notes)
-            self._decision.basis.notes = (why, *self._decision.basis.notes)
-        return self._decision
+            self.decision.notes = (why, *self.decision.notes)
+            self.decision.basis.notes = (why, *self.decision.basis.notes)
+        return self.decision
 
     async def next(self) -> Hop:
         """The next model to ask, with its request written, paid for and started. Raises when nobody is left."""
@@ -156,8 +155,15 @@ class Call:
         house = self.house
         alike = Veto("hedge", "of the provider that is slow to begin", "another provider, loaded", "gateway")
         entries = tuple(house.registry.entries.values())
-        same = {e.name: alike for e in entries if e.vitals is None or e.card is None or e.vitals.state != "ready"
-                or (e.card.provider or e.name) == (hop.card.provider or hop.card.name)}  # fmt: skip
+        whose = hop.card.provider or hop.card.name
+        same = {
+            entry.name: alike
+            for entry in entries
+            if entry.vitals is None
+            or entry.card is None
+            or (entry.card.local and entry.vitals.state != "ready")
+            or (entry.card.provider or entry.name) == whose
+        }
         decision = house.router.decide(self._ask_now(), entries, house.registry.version, {**self._tried, **same}, dry=True)
         if decision.chosen is None or not house.hedges.take():
             return None
@@ -167,8 +173,11 @@ class Call:
         try:
             second = await self._dispatched(decision, mark=False)
         except GatewayError:
-            return None  # limits that cannot be counted, say: the first one goes on
-        if second is not None:
+            second = None  # limits that cannot be counted, say: the first one goes on
+        if second is None:
+            house.hedges.put_back()
+            house.spare.put_back()
+        else:
             second.hedge = True
         return second
 
@@ -186,17 +195,26 @@ class Call:
                     return None
                 await self.fail(hop, error)
                 return None
-        if self.house.limits and hop.answer is None and (refusal := await self._reserve(hop)) is not None:
-            if mark:
-                self._refusals.append(refusal)
-                self._tried[entry.name] = refusal_veto(refusal)
-            return None
         vitals = hop.vitals
-        if hop.lease is not None and vitals.breaker.shut_until > self.clock.monotonic():
-            await give_back(self.house, hop, Usage(), 0.0, sent=False)  # it was shut while the reservation was made
-            return None
-        vitals.in_flight += 1
+        vitals.in_flight += 1  # before the reservation, which may take a while: who decides meanwhile must see it
         hop.taken = True
+        if self.house.limits and hop.answer is None:
+            try:
+                refusal = await self._reserve(hop)
+            except BaseException:
+                hop.release()
+                raise
+            if refusal is not None:
+                hop.release()
+                if mark:
+                    self._refusals.append(refusal)
+                    self._tried[entry.name] = refusal_veto(refusal)
+                return None
+            hop.began = self.clock.monotonic()  # the reservation is not the model's latency
+            if hop.lease is not None and self.house.router.standing(row, replace(self.ask, now=hop.began)):
+                # It was shut, or its quota was used up, while the reservation was made.
+                await give_back(self.house, hop, Usage(), 0.0, sent=False)
+                return None
         if hop.answer is None:
             hop.probe = vitals.asked(hop.began)
             vitals.tokens_left -= self.ask.input_tokens
@@ -216,7 +234,7 @@ class Call:
             return False
         at, model = soonest
         now = self.clock.monotonic()
-        left = self._left_s(now)
+        left = self.left_s(now)
         if at - now > (self.house.retry.wait_s - self._waited_s if left is None else left):
             return False
         if at > now:
@@ -231,22 +249,6 @@ class Call:
             return bool(self._retries.due)
         del self._tried[model]
         return True
-
-    def limit_s(self, hop: Hop, step: Literal["first_token_s", "reply_s"]) -> float | None:
-        """How long the hop's first token or whole reply is waited for.
-
-        With a deadline, a silent model gets no more than half of what is left while another could still be asked: unless it
-        is usually slower than that.
-        """
-        limits = hop.entry.service.limits or self.house.attempt
-        limit: float | None = getattr(limits, step)
-        left = self._left_s(self.clock.monotonic())
-        if left is None or self._decision is None or not self._decision.basis.others():
-            return limit
-        live = hop.live
-        tokens = 0.0 if step == "first_token_s" else live.expected_tokens(self.ask.output_tokens, high=True)
-        patience = max(left / 2, 1.5 * live.latency_s(tokens, 0.95))
-        return patience if patience < left and (limit is None or patience < limit) else limit
 
     def rewrite(self, hop: Hop) -> None:
         """Write the request for the hop's model, from the start."""
@@ -284,7 +286,7 @@ class Call:
     async def succeed(self, hop: Hop, response: Response) -> Response:
         """Settle the hop, learn from it, and give the response its model, cost and trace."""
         notes = tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]) if hop.rewrites else ()
-        trace = Trace(model=hop.card.name, first_token_s=hop.first_token_s, notes=notes, decision=self._decision)
+        trace = Trace(model=hop.card.name, first_token_s=hop.first_token_s, notes=notes, decision=self.decision)
         return await self._journal.answered(hop, response, self.ask, trace)
 
     async def fail(self, hop: Hop, error: BaseException) -> None:
@@ -294,12 +296,13 @@ class Call:
         if isinstance(error, Exception) and cancellations() > hop.cancels:
             error = asyncio.CancelledError()  # the caller gave up, and the service made an error of its own of that
         name, now = hop.card.name, self.clock.monotonic()
-        known, left = self._as_ours(hop, error), self._left_s(now)
+        known, left = self._as_ours(hop, error), self.left_s(now)
         late = known is None and left is not None and left <= 0
         kind = "DeadlineExceeded" if late else type(known or error).__name__
         failure = known if isinstance(known, ServiceError) else None
-        if late and hop.vitals.state == "ready" and now - hop.began > hop.live.latency_s(hop.live.expected_tokens(None)):
-            failure = AttemptTimeout("silent past its own forecast", model=name)  # what hangs must not stay first
+        if late and hop.vitals.state == "ready" and not hop.delivered and now - hop.began - hop.idle_s > self._usual_s(hop):
+            # What hangs must not stay first. No AttemptTimeout: one caller's short deadline must not shut it to the others.
+            failure = ServiceError("silent past its own forecast", model=name)
         await self._journal.failed(hop, failure, kind, str(known or ""), self.ask)
         self._delivered = hop.delivered
         if known is None:  # cancelled, closed early, or the interpreter is going down
@@ -320,15 +323,8 @@ class Call:
         for other, veto in ruled_out(self.house.registry.entries.values(), hop.card, known).items():
             self._tried.setdefault(other, veto)
 
-    def hedge_after_s(self, hop: Hop, *, streamed: bool = False) -> float | None:
-        """How long to wait for the hop before a hedge is asked beside it; None: no hedging."""
-        config, decision = self.house.hedge, self._decision
-        if not config.share or hop.answer is not None or decision is None or not decision.basis.others():
-            return None
-        live = hop.live
-        return live.first_s(config.percentile) if streamed else live.latency_s(
-            live.expected_tokens(self.ask.output_tokens, high=True), config.percentile
-        )  # fmt: skip
+    def _usual_s(self, hop: Hop) -> float:
+        return hop.live.latency_s(hop.live.expected_tokens(self.ask.output_tokens, high=True), 0.95)
 
     async def lost(self, hop: Hop, winner: str) -> None:
         """Settle the slower of two hedged hops."""
@@ -340,9 +336,9 @@ class Call:
 
     def _ask_now(self) -> Ask:
         now = self.clock.monotonic()
-        return replace(self.ask, now=now, deadline_s=self._left_s(now))
+        return replace(self.ask, now=now, deadline_s=self.left_s(now))
 
-    def _left_s(self, now: float) -> float | None:
+    def left_s(self, now: float) -> float | None:
         """What is left of the caller's deadline; None without one."""
         deadline_s = self.request.meta.deadline_s
         return None if deadline_s is None else deadline_s - (now - self._journal.began)
@@ -373,6 +369,8 @@ class Call:
             # A copy: a service may raise one and the same instance to many callers, and it gathers facts from here on.
             known = copy.copy(error).with_traceback(error.__traceback__)
             known.__cause__, known.model = error.__cause__, error.model or name
+            if not finite(known.retry_after_s) or not 0.0 <= (known.retry_after_s or 0.0) < MOST:
+                known.retry_after_s = None  # a service may say anything
             return known
         if isinstance(error, asyncio.CancelledError):
             if cancellations() > hop.cancels:

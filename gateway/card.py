@@ -92,7 +92,7 @@ class Price:
 
     def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
         """The cost in USD; `input_tokens` includes `cached_tokens`."""
-        saved = 0.0 if self.cached_input is None else (self.input - self.cached_input) * cached_tokens
+        saved = 0.0 if self.cached_input is None else (self.input - self.cached_input) * min(cached_tokens, input_tokens)
         return self.request + (self.input * input_tokens + self.output * output_tokens - saved) / 1e6
 
 
@@ -164,6 +164,8 @@ class ModelCard:
             if value is not None and not (finite(value) and 0.0 <= value <= 1.0):
                 raise ConfigError(f"{where}: quality {shown(value)} is not between 0 and 1")
         _check_numbers(self, where, ConfigError)
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ConfigError(f"{where}: concurrency must be at least 1, not {shown(self.concurrency)}")
 
     @property
     def local(self) -> bool:

@@ -145,7 +145,8 @@ def _longest(cell: str, wraps: bool) -> str:
 def show_decision(decision: Decision) -> None:
     """The decision: its own text in a pipe; on a terminal with tables that fit it."""
     if not on_terminal(sys.stdout):
-        print(decision)
+        for line in str(decision).split("\n"):
+            print(line.translate(CONTROLS))
         return
     told = decision.told()
     for text in told.lead:

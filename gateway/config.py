@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, ca
 
 from gateway.card import PLACES
 from gateway.errors import ConfigError, PluginError
+from gateway.toml_lines import at_key, line_of_key
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -124,6 +125,10 @@ class LimitConfig:
     only: list[str] = field(default_factory=list)
     """Names or shell patterns of those tenants, keys, models or providers that it holds for; all of them when empty."""
 
+    def __post_init__(self) -> None:
+        if self.only and self.by == "all":
+            raise ValueError("only needs by = 'tenant', 'key', 'model' or 'provider': it names some of them")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptConfig:
@@ -154,6 +159,10 @@ class RetryConfig:
     """Retries and hedges for each request, at most, over many of them; beside one a second."""
     wait_s: Amount = 10.0
     """The longest wait for a model that asks to wait; the request's own deadline holds beside it."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +310,7 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{str(path)!r} is not TOML: {_at(str(error), text)}") from None
+        raise ConfigError(f"{str(path)!r} is not TOML: {at_key(str(error), text)}") from None
     try:
         return _checked(GatewayConfig, table)
     except ValidationError as error:
@@ -314,7 +323,7 @@ def located(error: ConfigError, source: object) -> ConfigError:
         return error
     text = Path(source).read_text(encoding="utf-8")
     section = re.match(r"plugin\.[\w-]+", error.message)
-    if section is None and _line_of_key(error.message, text) is None:
+    if section is None and line_of_key(error.message, text) is None:
         return error  # about something else than the file
     problems = re.split(rf"; (?={re.escape(section[0])}[.:])", error.message) if section else [error.message]
     return ConfigError(_with_lines(problems, Path(source), text))
@@ -338,59 +347,6 @@ def _problems(error: ValidationError, where: str) -> list[str]:
 
 def _with_lines(problems: list[str], path: Path, text: str) -> str:
     """The problems as one message that names the file, and each problem's line where it can be told, from top to bottom."""
-    found = sorted(((_line_of_key(problem, text) or 0, problem) for problem in problems), key=lambda one: (not one[0], one[0]))
+    found = sorted(((line_of_key(problem, text) or 0, problem) for problem in problems), key=lambda one: (not one[0], one[0]))
     told = [f"line {line}: {problem}" if line else problem for line, problem in found]
     return f"{str(path)!r}{', ' if found[0][0] else ': '}{'; '.join(told)}"
-
-
-def _line_of_key(problem: str, text: str) -> int | None:
-    return _line_of(tuple(problem.partition(":")[0].split(".")), text)
-
-
-def _at(message: str, text: str) -> str:
-    """A TOML error, with the key that its line is about."""
-    found = re.search(r"at line (\d+)", message)
-    lines = text.splitlines()
-    if not found or not 0 < int(found[1]) <= len(lines):
-        return message
-    key = ASSIGNED.match(lines[int(found[1]) - 1])
-    return f"{message}, key {key[1]!r}" if key else message
-
-
-STEP = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
-ASSIGNED = re.compile(rf"\s*({STEP}(?:\s*\.\s*{STEP})*)\s*=")
-HEADER = re.compile(rf"\s*(\[\[?)\s*({STEP}(?:\s*\.\s*{STEP})*)\s*\]")
-
-
-def _line_of(loc: tuple[int | str, ...], text: str) -> int | None:
-    """The line where the key at `loc` is written, or else the nearest table or key around it."""
-    wanted = tuple(map(str, loc))
-    arrays: dict[tuple[str, ...], int] = {}  # which item of an array of tables we are in
-    table: tuple[str, ...] = ()
-    depth, best, quote = 0, None, ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if quote:  # in a string of several lines
-            quote = "" if quote in line else quote
-            continue
-        if header := HEADER.match(line):
-            table, steps = (), _steps(header[2])
-            for at, step in enumerate(steps, 1):
-                table += (step,)
-                if header[1] == "[[" and at == len(steps):
-                    arrays[table] = arrays.get(table, -1) + 1
-                if table in arrays:
-                    table += (str(arrays[table]),)
-            here = table
-        elif assigned := ASSIGNED.match(line):
-            here = table + _steps(assigned[1])
-            quote = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
-        else:
-            continue
-        if len(here) > depth and wanted[: len(here)] == here:
-            depth, best = len(here), number
-    return best
-
-
-def _steps(key: str) -> tuple[str, ...]:
-    """The steps of a dotted key, without their quotes."""
-    return tuple(step[1:-1] if step[0] in "\"'" else step for step in re.findall(STEP, key))

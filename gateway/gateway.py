@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from gateway.asking import Race, reply
+from gateway.asking import Race, hedge_after_s, reply
 from gateway.call import Call
 from gateway.card import ANYTHING, ModelCard, Need, check_number
 from gateway.clock import Clock, SystemClock, seeded
@@ -173,7 +173,7 @@ class AsyncGateway:
         while True:
             race: Race[Any] = Race(call, await call.next())
             try:
-                after_s = call.hedge_after_s(race.hop)
+                after_s = hedge_after_s(call, race.hop)
                 raw = await (reply(call, race.hop) if after_s is None else race.begin(reply, after_s))
                 return await call.succeed(race.hop, call.accept(race.hop, raw))
             except BaseException as error:

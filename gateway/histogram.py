@@ -101,6 +101,11 @@ class Histogram:
         """The measurements that still count, faded: rises to 1 / (1 - decay). More for a while after a merge."""
         return (self._order or self._sort())[1][-1] / self._gain if self._buckets else 0.0
 
+    @property
+    def decay(self) -> float:
+        """What each further measurement leaves of the weight of those before it."""
+        return self._decay
+
     def merge(self, other: Histogram) -> None:
         """Add what the other has seen, as fresh as it is there. ValueError where it decays otherwise."""
         if other._decay != self._decay:

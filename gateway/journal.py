@@ -9,9 +9,7 @@ from gateway.errors import (
     AttemptTimeout,
     ContentFiltered,
     ContextTooLong,
-    Denied,
     ModelMissing,
-    OutOfQuota,
     Rejected,
     ServiceError,
     TransformFailed,
@@ -20,6 +18,7 @@ from gateway.errors import (
 from gateway.events import Event
 from gateway.hop import Hop, House
 from gateway.request import Request, Response
+from gateway.retry import refuses_the_key
 from gateway.routing import Ask
 from gateway.settle import cost_usd, give_back, stamped, usage_of_failure
 from gateway.trace import Attempt, Trace
@@ -27,7 +26,7 @@ from gateway.trace import Attempt, Trace
 # The caller's own faults, and a transform's: they say nothing about how reliable a service is.
 NOT_THE_SERVICES_FAULT = (Unsupported, ContextTooLong, ContentFiltered, Rejected, TransformFailed)
 # One is enough to leave a service alone for a while: its key, its account or its model is not there, or it hangs.
-AT_ONCE = (Denied, OutOfQuota, ModelMissing, AttemptTimeout)
+AT_ONCE = (ModelMissing, AttemptTimeout)
 
 
 class Journal:
@@ -72,7 +71,14 @@ class Journal:
 
     async def failed(self, hop: Hop, error: ServiceError | None, kind: str, message: str, ask: Ask) -> None:
         """Settle a hop that failed, and learn from it; `error` is None when its caller gave up."""
-        usage = usage_of_failure(hop, error, ask.input_tokens)
+        # Who gives up, or waits no longer, is billed for what the model has read all the same.
+        billed = (
+            hop.taken
+            and hop.answer is None
+            and hop.vitals.state == "ready"
+            and (error is None or isinstance(error, AttemptTimeout))
+        )
+        usage = usage_of_failure(hop, error, ask.input_tokens, billed=billed)
         await give_back(self._house, hop, usage, usage.cost_usd)
         now = self._house.clock.monotonic()
         self._note(hop, kind, message, now, usage)
@@ -123,10 +129,12 @@ class Journal:
     def _learn(self, hop: Hop, error: ServiceError, now: float) -> None:
         """A failure of the service's own: its chances fall, its breaker counts, and what it asks for is kept to."""
         vitals, kind, chance = hop.vitals, type(error).__name__, self._house.random.random()
-        vitals.failed(now, kind, chance, began=hop.began, probe=hop.probe, at_once=isinstance(error, AT_ONCE))
+        vitals.failed(
+            now, kind, chance, began=hop.began, probe=hop.probe, at_once=isinstance(error, AT_ONCE) or refuses_the_key(error)
+        )
         if error.retry_after_s:
             vitals.breaker.wait(now + error.retry_after_s, now, f"{kind}: it asked to wait {error.retry_after_s:g} s")
-        if isinstance(error, (Denied, OutOfQuota)):
+        if refuses_the_key(error):
             self._house.registry.knowledge.denied(vitals, now, kind, chance)
 
     def _tell(

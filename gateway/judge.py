@@ -45,11 +45,11 @@ class Judge:
             try:
                 scored = score(asked, row.card, row.live)
                 if type(scored) is Score:
-                    row.scores[name] = scored
                     row.usd += scored.usd
                     row.input_usd += scored.input_usd
                     row.output_usd += scored.output_usd
                     row.busy_usd += scored.busy_usd
+                    row.scores[name] = scored  # last: what does not add up is shown nowhere
                 elif scored is not None:
                     refused.append(Veto("judgement", f"the policy gave a {type(scored).__name__}", "a Score or None", name))
             except Exception as error:

@@ -95,4 +95,4 @@ def _at(median: float, p95: float, percentile: float | None) -> float:
 
 @lru_cache(maxsize=64)
 def _z(percentile: float) -> float:
-    return NormalDist().inv_cdf(percentile)
+    return NormalDist().inv_cdf(min(max(percentile, 1e-6), 1.0 - 1e-6))

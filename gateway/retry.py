@@ -54,11 +54,16 @@ class RetryBudget:
         self._tokens += 1.0
 
 
+def refuses_the_key(error: ServiceError) -> bool:
+    """True when a key, or its account, is refused as a whole: a 403 is about this model, or this content, alone."""
+    return isinstance(error, OutOfQuota) or (isinstance(error, Denied) and error.status != 403)
+
+
 def ruled_out(entries: Iterable[Entry], card: ModelCard, error: ServiceError) -> dict[str, Veto]:
     """Which other models need not be asked after what has become of this one, and why."""
     out = {}
-    held = (error.context or card.context) if isinstance(error, ContextTooLong) else None
-    key = card.key if isinstance(error, (Denied, OutOfQuota)) else ""
+    held = min((n for n in (error.context, card.context) if n), default=None) if isinstance(error, ContextTooLong) else None
+    key = card.key if refuses_the_key(error) else ""
     for other in (entry.card for entry in entries if entry.card is not None):
         if held is not None and other.context is not None and other.context <= held:
             seen = f"{other.context} tokens; {card.name!r} has shown that {held} are too few"

@@ -38,6 +38,11 @@ async def reserve(house: House, hop: Hop, ask: Ask) -> Refusal | None:
     limits = [limit for one in house.limits if (limit := _limit(one, hop, ask)) is not None]
     if not limits:
         return None
+    if ask.output_tokens is None:  # a guess of the answer's length must not say that a request never fits
+        least = expected_usd(replace(ask, output_tokens=0), hop.card, hop.live)
+        tokens = max(float(ask.input_tokens), min([tokens, *(one.max for one in limits if one.unit == "tokens")]))
+        usd = max(least, min([usd, *(one.max for one in limits if one.unit == "usd")]))
+        amounts = {"requests": 1.0, "tokens": tokens, "usd": usd}
     try:
         outcome = await house.state.reserve(amounts, limits)
     except GatewayError:

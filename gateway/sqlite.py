@@ -94,7 +94,8 @@ class SQLiteState:
         with self._lock:
             desk, self._desk = self._desk, None
         if desk is not None:
-            await asyncio.shield(asyncio.wrap_future(desk.thread.submit(desk.close)))
+            with suppress(RuntimeError):  # the interpreter is going down, and has ended the thread
+                await asyncio.shield(asyncio.wrap_future(desk.thread.submit(desk.close)))
             desk.thread.shutdown()
 
     def _ask(self, asked: _Asked) -> None:

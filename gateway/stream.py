@@ -8,7 +8,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from gateway.asking import Pump, Race, events
+from gateway.asking import Pump, Race, events, hedge_after_s
 from gateway.call import Call
 from gateway.errors import BadReply
 from gateway.parts import Delta, Restart
@@ -42,6 +42,8 @@ class Stream(Generic[R]):
 
     async def aclose(self) -> None:
         """Stop, and free everything that the answer held: the service's slot, socket or thread."""
+        if getattr(self._source, "ag_running", False):
+            raise RuntimeError("another task is reading this stream: cancel that task, and it stops")
         self._leaving = True
         await self._source.aclose()
 
@@ -79,7 +81,7 @@ class Stream(Generic[R]):
 
     async def _of_hop(self, race: Race[Pump]) -> AsyncGenerator[Delta, None]:
         call, response, monotonic = self._call, None, self._call.clock.monotonic
-        after_s = call.hedge_after_s(race.hop, streamed=True)
+        after_s = hedge_after_s(call, race.hop, streamed=True)
         source = events(call, race.hop) if after_s is None else (await race.begin(Pump.begun, after_s)).events()
         hop = race.hop
         delivered = hop.delivered

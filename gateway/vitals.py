@@ -12,8 +12,8 @@ import math
 from typing import Any
 
 from gateway.breaker import MOST_S, Breaker
-from gateway.card import ModelCard, Quota
-from gateway.histogram import Histogram, shrunk
+from gateway.card import ModelCard, Quota, finite
+from gateway.histogram import DECAY, Histogram, shrunk
 from gateway.live import OUTPUT_TOKENS, P90_TOKENS, Live, State
 
 FAILURE_HALF_LIFE_S = 30.0
@@ -37,6 +37,7 @@ TAIL_WEIGHT = 5.0
 """A tail is believed when so many have been seen; what is usual, much sooner."""
 TASKS_KEPT = 32
 """Tasks, and providers, that are told apart; names beyond that share one place: memory is bounded whatever arrives."""
+MOST_TOKENS = 10**12
 OPINION = 8.0
 """The card's quality counts as much as so many scores."""
 SCORES_KEPT = 0.98
@@ -261,10 +262,11 @@ class Vitals:
 
     def allowed(self, quota: Quota, now: float) -> None:
         """Learn what the provider says is left of its rate limit."""
-        if quota.requests is not None and quota.requests <= 0:
-            self.breaker.wait(now + (quota.requests_reset_s or 1.0), now, "the provider's quota of requests is used up")
-        if quota.tokens is not None:
-            self.tokens_left, self.tokens_until = float(quota.tokens), now + min(quota.tokens_reset_s or 1.0, MOST_S)
+        if finite(quota.requests) and (quota.requests or 0) <= 0:
+            self.breaker.wait(now + _reset(quota.requests_reset_s), now, "the provider's quota of requests is used up")
+        if finite(quota.tokens):
+            self.tokens_left = float(min(max(quota.tokens or 0, 0), MOST_TOKENS))
+            self.tokens_until = now + _reset(quota.tokens_reset_s)
 
     def scored(self, task: str, score: float) -> None:
         """Learn from a judgement of an answer, in [0, 1]: a Beta posterior (prior: the card's quality), older ones fading."""
@@ -293,6 +295,8 @@ class Vitals:
         if not isinstance(outputs, dict) or not isinstance(scores, dict) or not isinstance(usual, list) or len(usual) != 2:
             raise ValueError("not what was kept of a model")
         long = Histogram.from_json(usual[0]), Histogram.from_json(usual[1])
+        if [one.decay for one in (first, per, *long)] != [DECAY, DECAY, LONG, LONG]:
+            raise ValueError("not what was kept of a model: it decays otherwise")
         lengths = {str(task): Histogram.from_json(one) for task, one in list(outputs.items())[:TASKS_KEPT]}
         opinions = {str(task): _beta(one) for task, one in list(scores.items())[:TASKS_KEPT]}
         self._long, self._told_at = long, math.inf  # nothing drifts before it has answered again
@@ -372,6 +376,11 @@ def _times(own: Histogram, pool: Histogram, stated: float | None, prior: float) 
     believed = max(stated, 1e-9) if stated is not None else shrunk(pool.typical(), pool.count, prior)
     usual = shrunk(own.typical(), own.count, believed)
     return usual, max(usual, shrunk(own.quantile(0.95), own.count, usual * P95, TAIL_WEIGHT))
+
+
+def _reset(seconds: Any) -> float:
+    """When a quota is full again, as far as that is believed."""
+    return min(seconds, MOST_S) if finite(seconds) and seconds > 0 else 1.0
 
 
 def _beta(kept: Any) -> tuple[float, float]:

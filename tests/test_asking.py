@@ -130,7 +130,7 @@ def test_a_first_one_that_begins_in_time_is_asked_alone(streamed: bool) -> None:
 def test_a_hedge_goes_to_another_provider_that_is_loaded_and_only_if_it_may_be_spent() -> None:
     async def main() -> None:
         slow, twin = quick("slow", "one", held=True, quality=0.9), quick("twin", "one")
-        cold = quick("cold", "two")
+        cold = quick("cold", "two", place="process")
         async with gateway(slow, twin, cold, hedge=HEDGE) as gw:
             await both_loaded(gw, slow, twin)
             asked = asyncio.create_task(gw.run(ASK))
