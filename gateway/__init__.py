@@ -8,7 +8,9 @@ The rooms; a module imports only from those above it:
     errors                      the error tree
     decision, trace             why a model was chosen; what happened on the way
     card, parts                 facts of a model; content
-    request, tasks, clock       what is asked and answered; Chat, Generate, Embed; time and chance
+    request, tasks              what is asked and answered; Chat, Generate, Embed
+    text_tasks, media_tasks     Classify, Extract, Answer, Summarize, Translate, Rerank; those on images and sound
+    clock                       time and chance
     config, toml_lines          gateway.toml, and where in it a key is written
     keys, weights               who wraps a key; where weights come from
     service                     ModelService, the one interface; Resources, what it may use
@@ -73,32 +75,83 @@ from gateway.gateway import AsyncGateway, ModelStatus
 from gateway.hookspecs import API_VERSION, Command, hookimpl
 from gateway.keys import KeyProvider, Keys, Secret
 from gateway.live import Live
-from gateway.parts import Audio, Delta, Image, Part, Reasoning, Restart, Text, ToolCall, ToolResult, assemble, deltas_of
+from gateway.media_tasks import (
+    Box,
+    Chunk,
+    ClassifyImage,
+    Detected,
+    DetectObjects,
+    DetectObjectsResponse,
+    GenerateImage,
+    GenerateImageResponse,
+    Speak,
+    SpeakResponse,
+    Transcribe,
+    TranscribeResponse,
+)
+from gateway.parts import (
+    Audio,
+    Citation,
+    Delta,
+    File,
+    Image,
+    Media,
+    Part,
+    Reasoning,
+    Restart,
+    Text,
+    ToolCall,
+    ToolResult,
+    assemble,
+    deltas_of,
+)
 from gateway.patience import Patience
 from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
-from gateway.service import ModelService, Resources
+from gateway.service import ModelService, Options, Resources
 from gateway.state import Lease, Limit, Refusal, StateStore
 from gateway.stream import Stream
 from gateway.sync import Gateway, SyncStream
-from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse, Message, Tool
+from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse, Logprob, Message, Tool
+from gateway.text_tasks import (
+    Answer,
+    AnswerResponse,
+    Classify,
+    ClassifyResponse,
+    Extract,
+    ExtractResponse,
+    Found,
+    Label,
+    Ranked,
+    Rerank,
+    RerankResponse,
+    Span,
+    Summarize,
+    SummarizeResponse,
+    Translate,
+    TranslateResponse,
+)
 from gateway.trace import Attempt, Trace
 from gateway.transform import Findings, Rewrite, Transform
 from gateway.weights import FileStore, TensorInfo, Weights, WeightStore, WeightsWriter
 
 # fmt: off
 __all__ = [
-    "API_VERSION", "LOCAL", "AllModelsFailed", "Ask", "AsyncGateway", "Attempt", "AttemptConfig", "AttemptTimeout",
-    "Audio", "BadReply", "BudgetExceeded", "Candidate", "Chat", "ChatResponse", "Clock", "Closed", "Command",
-    "ConfigError", "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied", "Embed",
-    "EmbedResponse", "Event", "FileStore", "Findings", "Finish", "Gateway", "GatewayConfig", "GatewayError",
-    "Generate", "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine", "KeyProvider", "Keys", "Lease", "Limit",
-    "Live", "Message", "Meta", "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need",
-    "NoEligibleModel", "Observer", "OutOfQuota", "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy",
-    "Price", "Quota", "Random", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Resources", "Response",
-    "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "StateStore", "Stream",
-    "SyncStream", "SystemClock", "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits",
-    "Transform", "TransformFailed", "UnknownModel", "Unreachable", "Unsupported", "UnsupportedOption",
-    "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError", "WeightsWriter", "assemble",
-    "deltas_of", "hookimpl", "parse_config",
+    "API_VERSION", "LOCAL", "AllModelsFailed", "Answer", "AnswerResponse", "Ask", "AsyncGateway", "Attempt",
+    "AttemptConfig", "AttemptTimeout", "Audio", "BadReply", "Box", "BudgetExceeded", "Candidate", "Chat",
+    "ChatResponse", "Chunk", "Citation", "Classify", "ClassifyImage", "ClassifyResponse", "Clock", "Closed",
+    "Command", "ConfigError", "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied",
+    "DetectObjects", "DetectObjectsResponse", "Detected", "Embed", "EmbedResponse", "Event", "Extract",
+    "ExtractResponse", "File", "FileStore", "Findings", "Finish", "Found", "Gateway", "GatewayConfig", "GatewayError",
+    "Generate", "GenerateImage", "GenerateImageResponse", "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine",
+    "KeyProvider", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta", "MissingSecret",
+    "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer", "Options", "OutOfQuota",
+    "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy", "Price", "Quota", "Random", "Ranked",
+    "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Rerank", "RerankResponse", "Resources", "Response",
+    "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "Span", "Speak",
+    "SpeakResponse", "StateStore", "Stream", "Summarize", "SummarizeResponse", "SyncStream", "SystemClock",
+    "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transcribe", "TranscribeResponse",
+    "Transform", "TransformFailed", "Translate", "TranslateResponse", "UnknownModel", "Unreachable", "Unsupported",
+    "UnsupportedOption", "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError",
+    "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
 ]

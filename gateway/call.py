@@ -318,6 +318,10 @@ class Call:
             known.attempts = self._journal.attempts
             raise known
         self._last = known
+        if known.spare_key and self.house.spare.take():
+            if self._retries.with_another_key(name):
+                return  # it stays among those that may be asked
+            self.house.spare.put_back()
         self._tried[name] = Veto("asked already", kind, "one attempt a model until no other is left", "gateway")
         self._retries.failed(name, known, now, self.house.random.random())
         for other, veto in ruled_out(self.house.registry.entries.values(), hop.card, known).items():

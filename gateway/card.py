@@ -65,13 +65,15 @@ def _check_numbers(record: Any, where: str, error: type[ConfigError] | type[Inva
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a call consumed. `input_tokens` includes the cached ones, `output_tokens` the reasoning ones.
+    """What a call consumed. `input_tokens` includes those read from the provider's cache, `cached_tokens`, and those written
+    to it, `cache_write_tokens`; `output_tokens` includes the reasoning ones.
 
     `cost_usd` is the whole request's: failed attempts included. `estimated` when the model did not count.
     """
 
     input_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float = 0.0
@@ -80,20 +82,44 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """USD per million tokens, and per request. `cached_input` is what a cached input token costs."""
+    """USD per million tokens, and per request. `cached_input` is for input read from the provider's cache, `cache_write` for
+    input written to it; both cost what other input does where they are None. A request of more than `above_tokens` input
+    tokens costs the price `above`, as a whole."""
 
     input: float = 0.0
     output: float = 0.0
     cached_input: float | None = None
+    cache_write: float | None = None
     request: float = 0.0
+    above_tokens: int | None = None
+    above: Price | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.above, Mapping):  # in JSON
+            object.__setattr__(self, "above", Price(**self.above))
+        if (self.above is None) != (self.above_tokens is None):
+            raise ConfigError("price.above_tokens and price.above go together")
         _check_numbers(self, "price", ConfigError)
 
-    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
-        """The cost in USD; `input_tokens` includes `cached_tokens`."""
-        saved = 0.0 if self.cached_input is None else (self.input - self.cached_input) * min(cached_tokens, input_tokens)
-        return self.request + (self.input * input_tokens + self.output * output_tokens - saved) / 1e6
+    def at(self, input_tokens: float) -> Price:
+        """The price that holds for a request of so many input tokens."""
+        price = self
+        while price.above is not None and input_tokens > (price.above_tokens or 0):
+            price = price.above
+        return price
+
+    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0, cache_write_tokens: float = 0) -> float:
+        """The cost in USD; `input_tokens` includes `cached_tokens` and `cache_write_tokens`."""
+        price = self if self.above is None else self.at(input_tokens)
+        saved = 0.0 if price.cached_input is None else (price.input - price.cached_input) * min(cached_tokens, input_tokens)
+        if cache_write_tokens and price.cache_write is not None:
+            saved += (price.input - price.cache_write) * min(cache_write_tokens, max(0, input_tokens - cached_tokens))
+        return price.request + (price.input * input_tokens + price.output * output_tokens - saved) / 1e6
+
+    def to_json(self) -> dict[str, Any]:
+        """The price as plain JSON values."""
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("above", "above_tokens")}
+        return out if self.above is None else {**out, "above_tokens": self.above_tokens, "above": self.above.to_json()}
 
 
 FREE = Price()
@@ -192,7 +218,7 @@ class ModelCard:
             elif isinstance(value, frozenset):
                 value = sorted(value)
             elif isinstance(value, Price):
-                value = {p.name: getattr(value, p.name) for p in fields(value)}
+                value = value.to_json()
             if value not in (None, "", []) or (f.name == "languages" and value is not None):
                 out[f.name] = dict(value) if isinstance(value, Mapping) else value
         return out

@@ -17,7 +17,7 @@ import typer
 
 from gateway.card import Need
 from gateway.errors import ConfigError, InvalidRequest
-from gateway.parts import Audio, Image
+from gateway.parts import Audio, File, Image, Media
 from gateway.request import Meta, Request
 from gateway.tasks import Chat
 from gateway.wire import from_wire, tasks
@@ -26,6 +26,7 @@ NEED = "What the model must be"
 FIELDS = "The request"
 META = "About the call"
 
+KINDS: Mapping[str, type[Media]] = {"image": Image, "audio": Audio, "file": File}
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -154,6 +155,7 @@ def given_of(
     system: Annotated[str, _field("System message.", "--system", "-s", metavar="TEXT")] = "",
     image: Annotated[list[Path] | None, _file("Show this image.")] = None,
     audio: Annotated[list[Path] | None, _file("Play this sound.")] = None,
+    file: Annotated[list[Path] | None, _file("Attach this document.")] = None,
     schema: Annotated[Path | None, _file("Answer with JSON of this JSON Schema.")] = None,
     max_tokens: Annotated[int | None, _field("Answer with at most so many tokens.", metavar="N")] = None,
     temperature: Annotated[float | None, _field("From 0 to 2.", metavar="T")] = None,
@@ -172,7 +174,9 @@ def given_of(
     }  # fmt: skip
     return Given(
         system=system,
-        media=(*(media_part(path, Image) for path in image or ()), *(media_part(path, Audio) for path in audio or ())),
+        media=tuple(
+            media_part(path, kind) for paths, kind in ((image, Image), (audio, Audio), (file, File)) for path in paths or ()
+        ),
         fields={name: value for name, value in options.items() if value is not None},
         sets={key: _json_or_text(value) for key, value in pairs(set_ or (), "--set").items()},
     )
@@ -211,7 +215,7 @@ def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, give
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind) if f.name != "meta"]
     for part in given.media:
-        wanted = Image if part["type"] == "image" else Audio
+        wanted = KINDS[part["type"]]
         free = [name for name in names if name not in body and wanted in (hints[name], *get_args(hints[name]))]
         if not free:
             raise InvalidRequest(f"the task {kind.task!r} takes no {part['type']}; it has: {', '.join(names)}", field="media")
@@ -221,7 +225,7 @@ def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, give
     if not missing:
         return
     name, hint = missing[0], hints[missing[0]]
-    if hint in (Image, Audio):
+    if hint in KINDS.values():
         if not text:
             raise InvalidRequest(f"the task {kind.task!r} needs a file as {name}", field=name)
         body[name] = media_part(Path(text), hint)
@@ -269,13 +273,14 @@ def named(file: str) -> str:
     return "standard input" if file == "-" else repr(file)
 
 
-def media_part(path: Path, kind: type[Image] | type[Audio]) -> dict[str, Any]:
-    """A file as the wire form of an image or a sound."""
-    name = "image" if kind is Image else "audio"
+def media_part(path: Path, kind: type[Media]) -> dict[str, Any]:
+    """A file as the wire form of an image, a sound or a document."""
+    name = next(name for name, known in KINDS.items() if known is kind)
     media_type = mimetypes.guess_type(path.name)[0] or ""
-    if media_type.partition("/")[0] != name:
+    if not media_type or (kind is not File and media_type.partition("/")[0] != name):
         raise InvalidRequest(f"{str(path)!r}: the name ends like no known {name} file", field=name)
-    return {"type": name, "media_type": media_type, "data": base64.urlsafe_b64encode(path.read_bytes()).decode()}
+    part = {"type": name, "media_type": media_type, "data": base64.urlsafe_b64encode(path.read_bytes()).decode()}
+    return part | ({"name": path.name} if kind is File else {})
 
 
 def pairs(texts: list[str] | tuple[()], option: str) -> dict[str, str]:

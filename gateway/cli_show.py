@@ -24,7 +24,7 @@ from gateway.errors import (
     Unreachable,
     WeightsError,
 )
-from gateway.parts import Audio, Image, ToolCall
+from gateway.parts import Audio, File, Image, Media, ToolCall
 from gateway.request import Response
 from gateway.tasks import ChatResponse, EmbedResponse
 from gateway.wire import to_wire
@@ -279,12 +279,12 @@ def own_fields(reply: Response, task: str) -> Mapping[str, Any]:
     return {name: value for name, value in to_wire(reply, task=task).items() if name not in common | {"response"}}
 
 
-def media_of(reply: Response) -> list[Image | Audio]:
-    """Every image and sound in a reply."""
-    out: list[Image | Audio] = []
+def media_of(reply: Response) -> list[Media]:
+    """Every image, sound and document in a reply."""
+    out: list[Media] = []
     for f in fields(reply):
         value = getattr(reply, f.name)
-        out += [part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, (Image, Audio))]
+        out += [part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, (Image, Audio, File))]
     return out
 
 
@@ -292,7 +292,7 @@ def write_media(reply: Response, path: Path) -> list[Path]:
     """Write the reply's media to `path`; the second and later ones get a number before the suffix."""
     media = media_of(reply)
     if not media:
-        raise GatewayError(f"the reply of {reply.model!r} holds no image or sound to write to {str(path)!r}")
+        raise GatewayError(f"the reply of {reply.model!r} holds no image, sound or document to write to {str(path)!r}")
     written = []
     for number, part in enumerate(media, 1):
         if part.data is None:

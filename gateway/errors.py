@@ -128,7 +128,8 @@ class DeadlineExceeded(GatewayError):
 class ServiceError(GatewayError):
     """One model failed. Two class facts say what can cure it, and an instance may say otherwise.
 
-    `retryable`: the same model may succeed if asked again. `fallbackable`: another model may succeed.
+    `retryable`: the same model may succeed if asked again. `fallbackable`: another model may succeed. `spare_key`: only the
+    key that was used is refused, or has to wait; asked again, the model uses another one.
     """
 
     retryable_by_default: ClassVar[bool] = False
@@ -140,6 +141,7 @@ class ServiceError(GatewayError):
     retryable: bool | None = None
     fallbackable: bool | None = None
     in_stream: bool = False
+    spare_key: bool = False
     attempts: tuple[Attempt, ...] = ()
     partial: str = field(default="", repr=False)
 

@@ -82,7 +82,10 @@ class Journal:
         await give_back(self._house, hop, usage, usage.cost_usd)
         now = self._house.clock.monotonic()
         self._note(hop, kind, message, now, usage)
-        if error is not None and not isinstance(error, NOT_THE_SERVICES_FAULT):
+        if error is not None and error.spare_key:
+            if hop.probe:  # one key's trouble says nothing of the model
+                hop.vitals.breaker.left(now)
+        elif error is not None and not isinstance(error, NOT_THE_SERVICES_FAULT):
             self._learn(hop, error, now)
         elif hop.probe and error is not None and not isinstance(error, TransformFailed):
             hop.vitals.breaker.succeeded(now)  # it answers: what was wrong is the request

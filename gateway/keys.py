@@ -1,8 +1,8 @@
 """KeyProvider: who wraps a key; "env" and "file" wrap with a key of the caller's own. Secret: a string that never prints.
 
-A reference is ``scheme:rest``, such as ``env:BIG_KEY`` or ``file:/run/secrets/big``. It comes from the caller's
-configuration only, never from a file that is being opened. Wrapping needs the `cryptography` package
-(``pip install gateway-sdk[keys]``); resolving a secret needs nothing.
+A reference is ``scheme:rest``, such as ``env:BIG_KEY``, ``file:/run/secrets/big`` or ``keyring:openai/me``. It comes from the
+caller's configuration only, never from a file that is being opened. Wrapping needs the `cryptography` package
+(``pip install gateway-sdk[keys]``), the operating system's keyring the `keyring` package; other secrets need nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class Keys:
 
 
 def secret(ref: str) -> Secret:
-    """The secret behind ``env:NAME`` or ``file:PATH``. MissingSecret names what is missing; a bare value is refused."""
+    """The secret behind ``env:NAME``, ``file:PATH`` or ``keyring:SERVICE/USER``, the last as the operating system keeps it.
+
+    MissingSecret names what is missing; a bare value is refused. Blocks.
+    """
     scheme, _, rest = ref.partition(":")
     if scheme == "env" and rest:
         value = os.environ.get(rest, "")
@@ -101,8 +104,10 @@ def secret(ref: str) -> Secret:
         return Secret(value)
     if scheme == "file" and rest:
         return Secret(_read_private(Path(os.path.expanduser(rest)), ref))
+    if scheme == "keyring" and rest:
+        return Secret(_from_keyring(rest, ref))
     # The reference itself may be a key that was pasted in: it must not be repeated in the message.
-    raise ConfigError("a secret is given as env:NAME or file:PATH, not as its value")
+    raise ConfigError("a secret is given as env:NAME, file:PATH or keyring:SERVICE/USER, not as its value")
 
 
 class _OwnKey:
@@ -161,6 +166,24 @@ class FileKey(_OwnKey):
 
 def _canonical(context: Mapping[str, str]) -> bytes:
     return json.dumps(dict(context), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _from_keyring(rest: str, ref: str) -> str:
+    service, _, user = rest.rpartition("/")
+    if not service or not user:
+        raise ConfigError("a secret of the keyring is given as keyring:SERVICE/USER")
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError as error:
+        raise ConfigError(f"secret {ref!r} needs the package keyring: pip install 'gateway-sdk[keyring]'") from error
+    try:
+        value = keyring.get_password(service, user)
+    except KeyringError as error:
+        raise MissingSecret(f"secret {ref!r}: the keyring cannot be read: {type(error).__name__}", ref=ref) from None
+    if not value:
+        raise MissingSecret(f"secret {ref!r} is not in the keyring: `keyring set {service} {user}` puts it there", ref=ref)
+    return str(value)
 
 
 def _read_private(path: Path, ref: str) -> str:

@@ -34,6 +34,7 @@ def attributes(event: Event) -> dict[str, Any]:
         "gen_ai.usage.input_tokens": usage.input_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.output_tokens if usage else None,
         "gen_ai.usage.cache_read.input_tokens": (usage.cached_tokens or None) if usage else None,
+        "gen_ai.usage.cache_creation.input_tokens": (usage.cache_write_tokens or None) if usage else None,
         "gen_ai.usage.reasoning.output_tokens": (usage.reasoning_tokens or None) if usage else None,
         "error.type": event.error,
         "gateway.first_token_s": event.first_token_s,

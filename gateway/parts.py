@@ -81,17 +81,21 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Image:
-    """An image: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
+    """An image: its bytes, or a URL. Exactly one of the two.
+
+    Who fetches a URL is yours to say: the model's provider does, or, with ``fetch=True``, the gateway, which sends the bytes.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = BASE64
 
     data: bytes | None = None
     url: str | None = None
     media_type: str = "image/png"
+    fetch: bool = False
     type: Literal["image"] = "image"
 
     def __post_init__(self) -> None:
-        _one_of(self, "image")
+        _check_media(self)
 
     def __repr__(self) -> str:
         return f"<Image {self.media_type} {len(self.data or b'')} bytes>"
@@ -99,20 +103,68 @@ class Image:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Audio:
-    """A sound: its bytes, or a URL that the model's provider fetches itself. Exactly one of the two."""
+    """A sound: its bytes, or a URL, which is fetched as an Image's is. Exactly one of the two."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = BASE64
 
     data: bytes | None = None
     url: str | None = None
     media_type: str = "audio/wav"
+    fetch: bool = False
     type: Literal["audio"] = "audio"
 
     def __post_init__(self) -> None:
-        _one_of(self, "audio")
+        _check_media(self)
 
     def __repr__(self) -> str:
         return f"<Audio {self.media_type} {len(self.data or b'')} bytes>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class File:
+    """A document, such as a PDF: its bytes, or a URL, which is fetched as an Image's is. Exactly one of the two.
+
+    `name` is what the model is told that it is called.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = BASE64
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str = "application/pdf"
+    name: str = ""
+    fetch: bool = False
+    type: Literal["file"] = "file"
+
+    def __post_init__(self) -> None:
+        _check_media(self)
+        if not isinstance(self.name, str):
+            raise InvalidRequest("file: name must be a string", field="file.name")
+
+    def __repr__(self) -> str:
+        return f"<File {self.media_type} {len(self.data or b'')} bytes>"
+
+
+Media = Image | Audio | File
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Citation:
+    """Where something in a reply's text comes from: a page, or a document of the request.
+
+    `start` and `end` are the characters of the reply's text that it supports; None where the provider does not say.
+    `quote` is what the source says. It comes after the text that it supports, and is not sent back to a model.
+    """
+
+    url: str = ""
+    title: str = ""
+    quote: str = ""
+    start: int | None = None
+    end: int | None = None
+    type: Literal["citation"] = "citation"
+
+    def __repr__(self) -> str:
+        return f"<Citation {len(self.quote)} characters>"
 
 
 class _ByType:
@@ -125,7 +177,7 @@ class _ByType:
         return Discriminator("type").__get_pydantic_core_schema__(source, handler)
 
 
-Part = Annotated[Text | Reasoning | ToolCall | ToolResult | Image | Audio, _ByType]
+Part = Annotated[Text | Reasoning | ToolCall | ToolResult | Image | Audio | File | Citation, _ByType]
 """Any part of a message or a reply."""
 
 
@@ -218,6 +270,15 @@ def assemble(deltas: Iterable[Delta]) -> tuple[Part, ...]:
     return tuple(out)
 
 
-def _one_of(media: Image | Audio, name: str) -> None:
+def _check_media(media: Media) -> None:
+    name = media.type
     if (media.data is None) == (media.url is None):
         raise InvalidRequest(f"{name}: give exactly one of data and url", field=f"{name}.data")
+    if not isinstance(media.data, (bytes, type(None))):
+        raise InvalidRequest(f"{name}: data must be bytes, not {type(media.data).__name__}", field=f"{name}.data")
+    if not isinstance(media.url, (str, type(None))):
+        raise InvalidRequest(f"{name}: url must be a string", field=f"{name}.url")
+    if not isinstance(media.media_type, str) or "/" not in media.media_type:
+        raise InvalidRequest(f"{name}: media_type must be one such as image/png", field=f"{name}.media_type")
+    if media.fetch and media.url is None:
+        raise InvalidRequest(f"{name}: fetch is for a url", field=f"{name}.fetch")

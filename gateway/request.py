@@ -13,7 +13,7 @@ A request class IS a task, and says which response answers it. A third party add
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args
 
@@ -31,6 +31,8 @@ class Meta:
 
     `deadline_s`: seconds for everything, from the call on. `data_class`: how sensitive the caller says it is.
     `restart`: a stream that breaks after its first delta may begin again on another model, which a `Restart` tells.
+    `drop_unsupported`: an option that only tunes the answer (a seed, a penalty, the effort of reasoning, ...) may be left out
+    where the model cannot take it; the reply's `dropped` says which were. Content, tools and the answer's shape never are.
     """
 
     tenant: str = ""
@@ -38,14 +40,16 @@ class Meta:
     deadline_s: float | None = None
     data_class: str = ""
     restart: bool = False
+    drop_unsupported: bool = False
 
     def __post_init__(self) -> None:
         check_number(self.deadline_s, "meta.deadline_s", low=0, high=1e9)
         for name in ("tenant", "conversation", "data_class"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidRequest(f"meta.{name} must be a string", field=f"meta.{name}")
-        if type(self.restart) is not bool:
-            raise InvalidRequest("meta.restart must be true or false", field="meta.restart")
+        for name in ("restart", "drop_unsupported"):
+            if type(getattr(self, name)) is not bool:
+                raise InvalidRequest(f"meta.{name} must be true or false", field=f"meta.{name}")
 
 
 NO_META = Meta()
@@ -55,13 +59,15 @@ NO_META = Meta()
 class Response:
     """The base of every reply. The gateway fills in `model` (who answered), `trace` and the usage's cost.
 
-    `quota` is what the provider said of its rate limit beside this reply.
+    `quota` is what the provider said of its rate limit beside this reply. `dropped` names the options that were left out, as
+    ``Meta(drop_unsupported=True)`` allows.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
     usage: Usage = Usage()
     model: str = ""
+    dropped: tuple[str, ...] = ()
     trace: Trace | None = field(default=None, repr=False, compare=False)
     quota: Quota | None = field(default=None, repr=False, compare=False)
 
@@ -126,7 +132,26 @@ class Request(Generic[R]):
         return replace(self, meta=meta)
 
 
+def as_tuple(request: Any, *names: str, prefix: str = "") -> None:
+    """Lists become tuples, and a lone string one of a single item, so that a request stays frozen."""
+    for name in names:
+        value = getattr(request, name)
+        if isinstance(value, str):
+            object.__setattr__(request, name, (value,))
+        elif not isinstance(value, tuple):
+            if not isinstance(value, Iterable):
+                raise InvalidRequest(f"{prefix}{name} must be a sequence", field=prefix + name)
+            object.__setattr__(request, name, tuple(value))
+
+
+def check_text(value: object, name: str) -> None:
+    """Refuse what is no string, or an empty one, with an InvalidRequest for the field `name`."""
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{name} must be a string that is not empty", field=name)
+
+
 def text_bytes(value: Any) -> int:
+    """The UTF-8 size of a string, or of all strings in a sequence; 0 for what is neither."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
     if isinstance(value, bytes):

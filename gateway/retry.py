@@ -55,7 +55,9 @@ class RetryBudget:
 
 
 def refuses_the_key(error: ServiceError) -> bool:
-    """True when a key, or its account, is refused as a whole: a 403 is about this model, or this content, alone."""
+    """True when a key, or its account, is refused, and the model has no other: a 403 is about this model, or content, alone."""
+    if error.spare_key:
+        return False
     return isinstance(error, OutOfQuota) or (isinstance(error, Denied) and error.status != 403)
 
 
@@ -81,6 +83,14 @@ class Retries:
         self._asked: dict[str, int] = {}
         self.due: dict[str, float] = {}
         """When each model that may be asked again may be, as the clock's monotonic reading."""
+
+    def with_another_key(self, model: str) -> bool:
+        """True when a model of which only one key is refused may be asked again at once; that counts as an attempt."""
+        count = self._asked.get(model, 0) + 1
+        if count >= self._most:
+            return False
+        self._asked[model] = count
+        return True
 
     def failed(self, model: str, error: ServiceError, now: float, chance: float) -> None:
         """An attempt failed. `chance`, in [0, 1), spreads out those that failed together."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.card import ANYTHING, ModelCard, Need
 from gateway.clock import Clock, Random
 from gateway.config import AttemptConfig
-from gateway.errors import Closed, ConfigError
+from gateway.errors import Closed, ConfigError, UnsupportedOption
 from gateway.keys import Keys, Secret, secret
 from gateway.parts import Delta, Restart
 from gateway.request import NO_META, Meta, Request, Response
@@ -55,7 +56,10 @@ class Resources:
         return self._store(uri).create(uri, self.keys)
 
     def secret(self, ref: str, meta: Meta = NO_META) -> Secret:
-        """The secret behind ``env:NAME`` or ``file:PATH``, for one request's tenant where that matters."""
+        """The secret behind a reference such as ``env:NAME``, for one request's tenant where that matters.
+
+        May block, but for ``env:``.
+        """
         return secret(ref)
 
     async def run(self, request: Request[R], need: Need = ANYTHING) -> R:
@@ -73,6 +77,34 @@ class Resources:
             known = ", ".join(sorted(self._stores))
             raise ConfigError(f"weights {uri!r}: no installed plugin reads the scheme {scheme!r} (there are: {known})")
         return self._stores[scheme]
+
+
+class Options:
+    """What of one request a service cannot carry: refused by name, or left out and noted, never dropped in silence.
+
+    options = Options(request, self.name)
+    if request.seed is not None:
+        options.refuse("seed", "it has no dice", tunes=True)
+    ...
+    return options.noted(ChatResponse.of(text))
+    """
+
+    def __init__(self, request: Request[Any], model: str) -> None:
+        self.dropped: list[str] = []
+        self._may_drop = request.meta.drop_unsupported
+        self._model = model
+
+    def refuse(self, option: str, why: str, *, tunes: bool = False) -> None:
+        """UnsupportedOption; or, for an option that only `tunes` the answer, a note, where the caller lets it be dropped."""
+        if not (tunes and self._may_drop):
+            message = f"model {self._model!r} cannot take {option}: {why}"
+            raise UnsupportedOption(message, model=self._model, option=option)
+        if option not in self.dropped:
+            self.dropped.append(option)
+
+    def noted(self, response: R) -> R:
+        """The response with what was left out."""
+        return replace(response, dropped=tuple(self.dropped)) if self.dropped else response
 
 
 class ModelService(ABC):
@@ -100,6 +132,13 @@ class ModelService(ABC):
     async def check(self, resources: Resources) -> str:
         """What `gateway check` asks before traffic: a line that says what was found, or a GatewayError. Asks no model."""
         return "its card can be had"
+
+    async def offered(self, resources: Resources) -> Sequence[ModelCard]:
+        """What could be had where this model is: all that its endpoint offers, as far as that tells. Asks no model.
+
+        Each card's `name` is what the endpoint calls the model; what is not known of it is left out.
+        """
+        return (await self.describe(resources),)
 
     @abstractmethod
     async def run(self, request: Request[Any], /) -> Response:

@@ -71,7 +71,7 @@ def cost_usd(hop: Hop, usage: Usage) -> float:
     price = hop.card.price_or_free()
     if price is None or hop.answer is not None:
         return 0.0
-    return price.usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+    return price.usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens)
 
 
 def usage_of_failure(hop: Hop, error: GatewayError | None, input_tokens: int, *, billed: bool = False) -> Usage:
@@ -97,6 +97,7 @@ def sound(usage: object) -> bool:
         return (
             0 <= usage.input_tokens < MOST
             and 0 <= usage.cached_tokens < MOST
+            and 0 <= usage.cache_write_tokens < MOST
             and 0 <= usage.output_tokens < MOST
             and 0 <= usage.reasoning_tokens < MOST
             and 0 <= usage.cost_usd < MOST

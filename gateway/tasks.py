@@ -1,16 +1,16 @@
-"""The tasks of the core: Chat, Generate and Embed, each with the response that answers it."""
+"""Chat, Generate and Embed, each with the response that answers it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gateway.card import check_number
 from gateway.errors import InvalidRequest
-from gateway.parts import Audio, Delta, Image, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
-from gateway.request import NOTHING, TEXT_ONLY, Request, Response, Traits, text_bytes
+from gateway.parts import Audio, Citation, Delta, File, Image, Media, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
+from gateway.request import NOTHING, TEXT_ONLY, Request, Response, Traits, as_tuple, text_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Tool:
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES = ("system", "user", "assistant", "tool")
-CONTENT = frozenset({"text", "id", "name", "arguments", "signature"})
+CONTENT = frozenset({"text", "id", "name", "arguments", "signature", "quote", "title"})
 """The fields of parts that are strings."""
 
 
@@ -48,9 +48,9 @@ class Message:
             raise InvalidRequest(f"message.role {self.role!r} is none of {', '.join(ROLES)}", field="messages.role")
         if isinstance(self.parts, str):
             object.__setattr__(self, "parts", (Text(self.parts),))
-        _as_tuple(self, "parts", prefix="messages.")
+        as_tuple(self, "parts", prefix="messages.")
         for part in self.parts:
-            if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Image, Audio)):
+            if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Image, Audio, File, Citation)):
                 kind = type(part).__name__
                 raise InvalidRequest(f"message.parts holds a {kind}, which is no part", field="messages.parts")
             for name in CONTENT & set(type(part).__slots__):
@@ -87,18 +87,28 @@ Finish = Literal["stop", "length", "tool_calls", "filter"]
 """Why a reply ended: by itself or at a stop string, at the token limit, to call tools, or cut by a filter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How likely a token of the answer was: the natural logarithm, and the likeliest tokens in its place with theirs."""
+
+    token: str = field(repr=False)
+    logprob: float
+    top: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatResponse(Response):
     """An assistant's turn: ordered parts. `.text` and `.tool_calls` are sugar over them.
 
     `parsed` is an instance of the pydantic model that the request gave as `response_format`, else None.
-    `id` and `served_by` are the provider's own request id and model name.
+    `id` and `served_by` are the provider's own request id and model name. `logprobs` are there where they were asked for.
     """
 
     parts: tuple[Part, ...] = field(repr=False)
     finish: Finish = "stop"
     id: str = ""
     served_by: str = ""
+    logprobs: tuple[Logprob, ...] = field(default=(), repr=False)
     parsed: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -121,6 +131,11 @@ class ChatResponse(Response):
         """The tools that the model asks for, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """Where the answer says that it comes from, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Citation))
+
     def deltas(self) -> Sequence[Delta]:
         return deltas_of(self.parts)
 
@@ -130,8 +145,9 @@ class Chat(Request[ChatResponse]):
     """The next turn of a conversation.
 
     `tool_choice`: auto, none, required, or a tool's name. `response_format`: a JSON Schema, or a pydantic model
-    whose instance then comes back as `reply.parsed`. `temperature` in [0, 2], `top_p` in (0, 1], `max_tokens` >= 1.
-    `reasoning` is the effort: none, minimal, low, medium or high.
+    whose instance then comes back as `reply.parsed`. `temperature` in [0, 2], `top_p` in (0, 1], `max_tokens` and `top_k`
+    >= 1; both penalties in [-2, 2]. `logprobs`: those of the answer's tokens, and of so many others in each one's place, 0
+    to 20. `parallel_tool_calls` False: at most one call a turn. `reasoning` is the effort: none, minimal, low, medium or high.
     """
 
     messages: tuple[Message, ...] = field(repr=False)
@@ -141,12 +157,17 @@ class Chat(Request[ChatResponse]):
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     stop: tuple[str, ...] = field(default=(), repr=False)
     seed: int | None = None
+    logprobs: int | None = None
+    parallel_tool_calls: bool | None = None
     reasoning: Literal["none", "minimal", "low", "medium", "high"] | None = None
 
     def __post_init__(self) -> None:
-        _as_tuple(self, "messages", "tools", "stop")
+        as_tuple(self, "messages", "tools", "stop")
         if not self.messages:
             raise InvalidRequest("messages is empty: give at least one message", field="messages")
         for message in self.messages:
@@ -154,6 +175,12 @@ class Chat(Request[ChatResponse]):
                 kind = type(message).__name__
                 raise InvalidRequest(f"messages holds a {kind}; use Message.user(...)", field="messages")
         _check_sampling(self)
+        check_number(self.top_k, "top_k", low=1, whole=True)
+        check_number(self.presence_penalty, "presence_penalty", low=-2, high=2)
+        check_number(self.frequency_penalty, "frequency_penalty", low=-2, high=2)
+        check_number(self.logprobs, "logprobs", low=0, high=20, whole=True)
+        if not isinstance(self.parallel_tool_calls, (bool, type(None))):
+            raise InvalidRequest("parallel_tool_calls must be true or false", field="parallel_tool_calls")
         if self.tools:
             if not all(isinstance(tool, Tool) for tool in self.tools):
                 raise InvalidRequest("tools must all be of the class Tool", field="tools")
@@ -168,7 +195,7 @@ class Chat(Request[ChatResponse]):
             raise InvalidRequest("reasoning is none of none, minimal, low, medium and high", field="reasoning")
 
     @classmethod
-    def ask(cls, text: str, *media: Image | Audio, system: str = "", **options: Any) -> Chat:
+    def ask(cls, text: str, *media: Media, system: str = "", **options: Any) -> Chat:
         """One user message: ``Chat.ask("What is this?", Image(data=png), max_tokens=100)``."""
         user = Message.user(text, *media)
         return cls(messages=(Message.system(system), user) if system else (user,), **options)
@@ -185,24 +212,37 @@ class Chat(Request[ChatResponse]):
         size, modalities, features = 0, TEXT_ONLY, NOTHING
         for message in self.messages:
             for part in message.parts:
-                if isinstance(part, (Image, Audio)):
+                if isinstance(part, (Image, Audio, File)):
                     modalities |= {part.type}
                 elif isinstance(part, ToolCall):
                     size += len(part.arguments)
-                else:
+                elif not isinstance(part, Citation):
                     size += len(part.text) if part.text.isascii() else len(part.text.encode("utf-8", "replace"))
         if self.tools:
             features |= {"tools"}
             size += sum(len(tool.description) + len(str(tool.parameters)) for tool in self.tools)
         if self.response_format is not None:
             features |= {"json_schema"}
+        if self.messages[-1].role == "assistant":
+            features |= {"prefill"}
+        if not self.meta.drop_unsupported:
+            features |= self._tuning()
+        return Traits(input_bytes=size, output_tokens=self.max_tokens, features=features, modalities=modalities)
+
+    def _tuning(self) -> frozenset[str]:
+        """The features that tune an answer: it can be had without them."""
+        features = NOTHING
         if self.reasoning not in (None, "none"):
             features |= {"reasoning"}
         if self.seed is not None:
             features |= {"seed"}
-        if self.messages[-1].role == "assistant":
-            features |= {"prefill"}
-        return Traits(input_bytes=size, output_tokens=self.max_tokens, features=features, modalities=modalities)
+        if self.logprobs is not None:
+            features |= {"logprobs"}
+        if self.top_k is not None:
+            features |= {"top_k"}
+        if self.presence_penalty is not None or self.frequency_penalty is not None:
+            features |= {"penalties"}
+        return features
 
     def accept(self, response: Response) -> Response:
         model = self.response_format
@@ -236,13 +276,13 @@ class Generate(Request[GenerateResponse]):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _as_tuple(self, "stop")
+        as_tuple(self, "stop")
         if not isinstance(self.prompt, str) or not self.prompt:
             raise InvalidRequest("prompt is empty: there is nothing to continue", field="prompt")
         _check_sampling(self)
 
     def traits(self) -> Traits:
-        features = frozenset({"seed"}) if self.seed is not None else NOTHING
+        features = NOTHING if self.seed is None or self.meta.drop_unsupported else frozenset({"seed"})
         return Traits(input_bytes=text_bytes(self.prompt), output_tokens=self.max_tokens, features=features)
 
 
@@ -261,7 +301,7 @@ class Embed(Request[EmbedResponse]):
     dimensions: int | None = None
 
     def __post_init__(self) -> None:
-        _as_tuple(self, "texts")
+        as_tuple(self, "texts")
         if not self.texts:
             raise InvalidRequest("texts is empty: give at least one text", field="texts")
         if not all(isinstance(text, str) for text in self.texts):
@@ -269,7 +309,7 @@ class Embed(Request[EmbedResponse]):
         check_number(self.dimensions, "dimensions", low=1, whole=True)
 
     def traits(self) -> Traits:
-        features = frozenset({"dimensions"}) if self.dimensions is not None else NOTHING
+        features = NOTHING if self.dimensions is None or self.meta.drop_unsupported else frozenset({"dimensions"})
         return Traits(input_bytes=sum(map(text_bytes, self.texts)), output_tokens=0, features=features)
 
     def accept(self, response: Response) -> Response:
@@ -277,18 +317,6 @@ class Embed(Request[EmbedResponse]):
         if len(vectors) != len(self.texts) or not all(math.isfinite(sum(vector)) for vector in vectors):
             raise ValueError("not one vector of finite numbers for each text")
         return response
-
-
-def _as_tuple(request: Any, *names: str, prefix: str = "") -> None:
-    """Lists become tuples, and a lone string one of a single item, so that a request stays frozen."""
-    for name in names:
-        value = getattr(request, name)
-        if isinstance(value, str):
-            object.__setattr__(request, name, (value,))
-        elif not isinstance(value, tuple):
-            if not isinstance(value, Iterable):
-                raise InvalidRequest(f"{prefix}{name} must be a sequence", field=prefix + name)
-            object.__setattr__(request, name, tuple(value))
 
 
 def _check_sampling(request: Chat | Generate) -> None:

@@ -435,7 +435,7 @@ def test_media_go_to_a_file_and_reasoning_shows_only_when_asked(gateway: Program
     assert written == (0, "red \x1b[31m\n", "wrote a.png\n")  # a pipe gets what the model wrote
     assert "I ponder." in thought[2] and "I ponder." not in thought[1]
     assert "[image/png, 4 bytes: --out FILE writes it]" in thought[2] and "[cut off at the token limit]" in thought[2]
-    assert none == (1, "x\n", "error: the reply of 'echo' holds no image or sound to write to 'b.png'\n")
+    assert none == (1, "x\n", "error: the reply of 'echo' holds no image, sound or document to write to 'b.png'\n")
     code, seen = gateway.on_terminal(*ask, "thinker", "--show-reasoning")
     assert code == 0 and "\x1b[2mI ponder.\x1b[0m" in seen and "\x1b[31m" not in seen  # it must not drive a terminal
 
@@ -487,7 +487,7 @@ def test_a_pipe_that_nobody_reads_ends_the_program_quietly(gateway: Program) -> 
 
 ERRORS: list[tuple[list[str], int, str]] = [
     (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, replay, plugins, check, config, hello"),
-    (["run", "foo", "x"], 2, "unknown task 'foo'; there are: chat, embed, generate, rhyme"),
+    (["run", "foo", "x"], 2, "unknown task 'foo'; there are: answer, chat, classify, "),
     (["run", "rhyme", "x", "--set", "a=1"], 2, "the task 'rhyme' has no field 'a'; it has: word, times"),
     (["run", "chat", "x", "-m", "nope"], 2, "need.model: no model answers to 'nope'; there are: echo, rhymer"),
     (["run", "chat", "x", "--route", "no"], 2, "need.route: there is no route 'no'; there are: none; [route.NAME] in gateway."),

@@ -38,7 +38,8 @@ FACTS: dict[str, Any] = {
     "plugin": "p", "distribution": "d", "version": "1", "ref": "env:X", "field": "messages", "known": ("a", "b"),
     "decision": DECISION, "limit": "all", "frees_in_s": 1.5, "deadline_s": 2.0, "model": "m", "status": 429,
     "attempts": (Attempt(model="m", seconds=0.5, first_token_s=0.1, cost_usd=0.01, error="Overloaded", message="busy"),),
-    "partial": CANARY, "retry_after_s": 3.0, "retryable": False, "fallbackable": False, "in_stream": True, "option": "seed",
+    "partial": CANARY, "retry_after_s": 3.0, "retryable": False, "fallbackable": False, "in_stream": True, "spare_key": True,
+    "option": "seed",
     "phase": "connect", "tokens": 9, "context": 8, "reply": ChatResponse.of(CANARY), "cause": "KeyError", "transform": "scrub",
 }  # fmt: skip
 

@@ -14,7 +14,8 @@ ROOT = Path(gateway.__file__).parent.parent
 
 # A module imports only from those before it in this list.
 ROOMS = (
-    "errors", "decision", "trace", "card", "parts", "request", "tasks", "clock", "toml_lines", "config", "keys", "weights",
+    "errors", "decision", "trace", "card", "parts", "request", "tasks", "text_tasks", "media_tasks",
+    "clock", "toml_lines", "config", "keys", "weights",
     "service", "transform", "state", "sqlite", "events", "breaker", "histogram", "live", "vitals", "remember", "registry",
     "routing", "policies", "routes", "ranking", "judge", "record", "basis", "router", "replay", "hookspecs", "plugins", "otel",
     "retry", "hop", "settle", "outcome", "journal", "call", "patience", "asking", "stream", "gateway", "sync", "wire",

@@ -14,33 +14,64 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gateway import (
+    Answer,
+    AnswerResponse,
     Attempt,
     Audio,
+    Box,
     BudgetExceeded,
     Candidate,
     Chat,
     ChatResponse,
+    Chunk,
+    Citation,
+    Classify,
+    ClassifyImage,
+    ClassifyResponse,
     Decision,
     Delta,
+    Detected,
+    DetectObjects,
+    DetectObjectsResponse,
     Embed,
     EmbedResponse,
+    Extract,
+    ExtractResponse,
+    File,
+    Found,
     Generate,
+    GenerateImage,
+    GenerateImageResponse,
     GenerateResponse,
     Image,
     InvalidRequest,
+    Label,
+    Logprob,
     Message,
     Meta,
+    Ranked,
     RateLimited,
     Reasoning,
     Request,
+    Rerank,
+    RerankResponse,
     Response,
     Restart,
     Score,
+    Span,
+    Speak,
+    SpeakResponse,
+    Summarize,
+    SummarizeResponse,
     Text,
     Tool,
     ToolCall,
     ToolResult,
     Trace,
+    Transcribe,
+    TranscribeResponse,
+    Translate,
+    TranslateResponse,
     Usage,
     Veto,
     errors,
@@ -62,22 +93,27 @@ json_values = st.recursive(
 )
 schemas = st.dictionaries(texts, json_values, max_size=3)
 media = st.one_of(
-    st.builds(Image, data=st.binary(max_size=30), media_type=words),
-    st.builds(Image, url=words),
+    st.builds(Image, data=st.binary(max_size=30), media_type=words.map("image/{}".format)),
+    st.builds(Image, url=words, fetch=st.booleans()),
     st.builds(Audio, data=st.binary(max_size=30)),
-    st.builds(Audio, url=words),
+    st.builds(Audio, url=words, fetch=st.booleans()),
+    st.builds(File, data=st.binary(max_size=30), name=texts),
+    st.builds(File, url=words, name=texts),
 )
 parts = st.one_of(
     st.builds(Text, texts),
     st.builds(Reasoning, texts, texts),
     st.builds(ToolCall, words, words, texts),
     st.builds(ToolResult, words, texts, st.booleans()),
+    st.builds(Citation, texts, texts, texts, st.none() | counts, st.none() | counts),
     media,
 )
 several_parts = st.lists(parts, max_size=4).map(tuple)
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), parts=several_parts)
 tools = st.builds(Tool, name=words, description=texts, parameters=schemas)
-metas = st.builds(Meta, tenant=texts, conversation=texts, deadline_s=st.none() | amounts, data_class=texts)
+metas = st.builds(
+    Meta, tenant=texts, conversation=texts, deadline_s=st.none() | amounts, data_class=texts, drop_unsupported=st.booleans()
+)
 sampling: dict[str, Any] = {
     "max_tokens": st.none() | st.integers(1, 2**40),
     "temperature": st.none() | st.floats(0, 2),
@@ -92,10 +128,29 @@ chats = st.builds(
     tools=st.lists(tools, max_size=2, unique_by=lambda tool: tool.name).map(tuple),
     response_format=st.none() | schemas,
     reasoning=st.sampled_from([None, "none", "low", "high"]),
+    top_k=st.none() | st.integers(1, 99),
+    presence_penalty=st.none() | st.floats(-2, 2),
+    frequency_penalty=st.none() | st.floats(-2, 2),
+    logprobs=st.none() | st.integers(0, 20),
+    parallel_tool_calls=st.sampled_from([None, True, False]),
     **sampling,
 )
+pictures = st.builds(Image, data=st.binary(max_size=9))
+sounds = st.builds(Audio, data=st.binary(max_size=9))
+several = st.lists(words, max_size=3).map(tuple)
 requests = st.one_of(
     chats,
+    st.builds(Rerank, query=words, documents=st.lists(texts, min_size=1, max_size=3).map(tuple), top_n=st.none() | st.just(1)),
+    st.builds(Classify, inputs=words, candidate_labels=several, multi_label=st.none() | st.booleans()),
+    st.builds(Extract, inputs=words, ignore_labels=several, aggregation_strategy=st.sampled_from([None, "simple"])),
+    st.builds(Answer, question=words, context=words, top_k=st.none() | st.integers(1, 3)),
+    st.builds(Summarize, inputs=words, generate_parameters=st.none() | schemas),
+    st.builds(Translate, inputs=words, src_lang=st.none() | words, tgt_lang=st.none() | words),
+    st.builds(ClassifyImage, inputs=pictures, top_k=st.none() | st.integers(1, 3)),
+    st.builds(DetectObjects, inputs=pictures, threshold=st.none() | st.floats(0, 1)),
+    st.builds(GenerateImage, inputs=words, seed=st.none() | st.integers(0, 99), negative_prompt=st.none() | texts),
+    st.builds(Transcribe, inputs=sounds, return_timestamps=st.sampled_from([None, True, "word"]), language=st.none() | words),
+    st.builds(Speak, inputs=words, voice=st.none() | words, generation_parameters=st.none() | schemas),
     st.builds(Generate, prompt=words, **sampling),
     st.builds(
         Embed, texts=st.lists(texts, min_size=1, max_size=3).map(tuple), dimensions=st.none() | st.integers(1, 9), meta=metas
@@ -128,11 +183,54 @@ traces = st.builds(
     notes=st.lists(texts, max_size=2).map(tuple), decision=st.none() | decisions,
 )  # fmt: skip
 usages = st.builds(
-    Usage, input_tokens=counts, cached_tokens=counts, output_tokens=counts, cost_usd=amounts, estimated=st.booleans()
+    Usage,
+    input_tokens=counts,
+    cached_tokens=counts,
+    cache_write_tokens=counts,
+    output_tokens=counts,
+    cost_usd=amounts,
+    estimated=st.booleans(),
 )
-common: dict[str, Any] = {"usage": usages, "model": texts, "trace": st.none() | traces}
+common: dict[str, Any] = {"usage": usages, "model": texts, "trace": st.none() | traces, "dropped": several}
+shares = st.floats(0, 1)
+places = st.integers(0, 99)
+boxes = st.builds(Box, xmin=places, ymin=places, xmax=places, ymax=places)
+
+
+def some(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(items, max_size=2).map(tuple)
+
+
+logprobs = some(st.builds(Logprob, texts, st.floats(-9, 0), some(st.tuples(texts, st.floats(-9, 0)))))
 responses = st.one_of(
-    st.builds(ChatResponse, parts=several_parts, finish=st.sampled_from(["stop", "length", "tool_calls"]), id=texts, **common),
+    st.builds(RerankResponse, results=some(st.builds(Ranked, index=places, relevance_score=st.floats(-9, 9))), **common),
+    st.builds(ClassifyResponse, labels=some(st.builds(Label, label=texts, score=shares)), **common),
+    st.builds(
+        ExtractResponse,
+        spans=some(st.builds(Span, entity_group=texts, score=shares, word=texts, start=places, end=places)),
+        **common,
+    ),
+    st.builds(AnswerResponse, answers=some(st.builds(Found, answer=texts, score=shares, start=places, end=places)), **common),
+    st.builds(SummarizeResponse, summary_text=texts, **common),
+    st.builds(TranslateResponse, translation_text=texts, **common),
+    st.builds(DetectObjectsResponse, objects=some(st.builds(Detected, label=texts, score=shares, box=boxes)), **common),
+    st.builds(GenerateImageResponse, images=some(pictures), **common),
+    st.builds(
+        TranscribeResponse,
+        text=texts,
+        chunks=some(st.builds(Chunk, text=texts, timestamp=st.tuples(amounts, amounts))),
+        duration_s=st.none() | amounts,
+        **common,
+    ),
+    st.builds(SpeakResponse, audio=sounds, sampling_rate=st.none() | amounts, **common),
+    st.builds(
+        ChatResponse,
+        parts=several_parts,
+        logprobs=logprobs,
+        finish=st.sampled_from(["stop", "length", "tool_calls"]),
+        id=texts,
+        **common,
+    ),
     st.builds(GenerateResponse, text=texts, **common),
     st.builds(
         EmbedResponse, vectors=st.lists(st.lists(st.floats(-9, 9), max_size=3).map(tuple), max_size=2).map(tuple), **common

@@ -16,6 +16,7 @@ from gateway.request import Request, Response
 from gateway.service import ModelService, Resources
 from gateway.tasks import Chat, Embed, Generate, Message
 from gateway.testing.contract_rules import Broken, raised_at, within
+from gateway.text_tasks import Answer, Classify, Extract, Rerank, Summarize, Translate
 
 CANARY = "Quetzalcoatlus"
 """A rare word in the prompts: where it turns up, a prompt has leaked."""
@@ -40,7 +41,16 @@ def usual_requests(task: type[Request[Any]]) -> list[Request[Any]]:
         return [Generate(prompt=f"The {CANARY} and other animals:", max_tokens=12, temperature=0.0)]
     if task is Embed:
         return [Embed(texts=("a cat", "a dog")), Embed(texts=(f"the {CANARY}",))]
-    return []
+    text = f"The {CANARY} of Mr. Brown flew from Bern to Paris."
+    of_text: tuple[Request[Any], ...] = (
+        Classify(inputs=text),
+        Extract(inputs=text),
+        Answer(question="Where did it fly from?", context=text),
+        Summarize(inputs=text),
+        Translate(inputs=text),
+        Rerank(query="flight", documents=(text, "A cat sat on the mat.")),
+    )
+    return [request for request in of_text if type(request) is task]
 
 
 def chosen_requests(card: ModelCard, given: Iterable[Request[Any]]) -> list[Request[Any]]:
@@ -193,12 +203,13 @@ def check_response(request: Request[Any], response: Any, what: str) -> None:
 
 def check_usage(usage: Usage, what: str) -> None:
     """Broken unless the counts can be true."""
-    counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens)
+    cached = usage.cached_tokens + usage.cache_write_tokens
+    counts = (usage.input_tokens, cached, usage.output_tokens, usage.reasoning_tokens)
     whole = all(isinstance(count, int) and count >= 0 for count in counts)
     cost = usage.cost_usd
     if not whole or not math.isfinite(cost) or cost < 0:
         seen, expected = f"{what} reported {usage}", "whole token counts and a finite cost, none below 0"
-    elif usage.cached_tokens > usage.input_tokens:
+    elif cached > usage.input_tokens:
         seen, expected = f"{what} reported {usage}", "cached_tokens within input_tokens"
     elif usage.reasoning_tokens > usage.output_tokens:
         seen, expected = f"{what} reported {usage}", "reasoning_tokens within output_tokens"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway import Chat, Message, Reasoning, Text, UnsupportedOption
+from gateway import Chat, Citation, Message, Options, Reasoning, Text, UnsupportedOption
+
+NOT_YET = ("reasoning", "top_k", "presence_penalty", "frequency_penalty", "logprobs")
+"""Options of a chat that tune the answer, and that local models do not honour yet."""
+HINT = "ask without it, or ask another model"
 
 
-def refuse_options(request: Chat, model: str) -> None:
+def refuse_options(request: Chat, options: Options) -> None:
     """UnsupportedOption for the first option of a chat that local models do not honour yet."""
     if request.tools:
-        raise option(model, "tools")
+        options.refuse("tools", HINT)
     if request.response_format is not None:
-        raise option(model, "response_format")
-    if request.reasoning not in (None, "none"):
-        raise option(model, "reasoning")
+        options.refuse("response_format", HINT)
+    for name in NOT_YET:
+        if getattr(request, name) not in (None, "none"):
+            options.refuse(name, HINT, tunes=True)
 
 
 def template_messages(request: Chat, model: str) -> list[dict[str, Any]]:
@@ -28,16 +33,11 @@ def template_messages(request: Chat, model: str) -> list[dict[str, Any]]:
 def template_message(message: Message, model: str) -> dict[str, Any]:
     """One message. Texts are joined as `Message.text` joins them."""
     for part in message.parts:
-        if not isinstance(part, (Text, Reasoning)):
-            raise option(model, {"image": "images", "audio": "audio"}.get(part.type, "tools"))
+        if not isinstance(part, (Text, Reasoning, Citation)):
+            name = {"image": "images", "audio": "audio", "file": "files"}.get(part.type, "tools")
+            raise UnsupportedOption(f"model {model!r} cannot take {name}: {HINT}", model=model, option=name)
     out: dict[str, Any] = {"role": message.role, "content": message.text}
     thoughts = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
     if thoughts:
         out["reasoning_content"] = thoughts  # templates that show earlier thoughts look here; the others leave them out
     return out
-
-
-def option(model: str, name: str) -> UnsupportedOption:
-    """The error for an option that this plugin does not honour."""
-    message = f"model {model!r} does not take {name}: ask without it, or ask another model"
-    return UnsupportedOption(message, model=model, option=name)

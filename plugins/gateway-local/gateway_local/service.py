@@ -16,6 +16,7 @@ from gateway import (
     Generate,
     ModelCard,
     ModelService,
+    Options,
     Request,
     Resources,
     Response,
@@ -27,7 +28,7 @@ from gateway_local.facts import Facts
 from gateway_local.imports import import_code
 from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Done, Owner
-from gateway_local.render import option, refuse_options
+from gateway_local.render import HINT, refuse_options
 
 if TYPE_CHECKING:
     from gateway_local.answer import Answers
@@ -98,14 +99,15 @@ class LocalModel(ModelService):
             raise Closed(f"model {self.name!r} is not running: it has not been started, or has been closed")
         if not isinstance(request, tuple(answers.card.tasks)):
             raise UnsupportedTask.of(answers.card, request)
+        options = Options(request, self.name)
         match request:
             case Chat():
-                refuse_options(request, self.name)
-                return partial(answers.chat, request)
-            case Embed(dimensions=None):
-                return partial(answers.embed, request)
+                refuse_options(request, options)
+                return lambda call: options.noted(answers.chat(request, call))
             case Embed():
-                raise option(self.name, "dimensions")
+                if request.dimensions is not None:
+                    options.refuse("dimensions", HINT, tunes=True)
+                return lambda call: options.noted(answers.embed(request, call))
             case Generate():
                 return partial(answers.generate, request)
         raise UnsupportedTask.of(answers.card, request)

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 
-from gateway import Chat, Embed, ModelCard, Price
+import gateway
+from gateway import ConfigError, ModelCard, Price, Request
+from gateway_remote.formats.api import Api, api_named
+from gateway_remote.presets import PRESETS
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-TASKS = {"chat": Chat, "embed": Embed}
-CHAT_FEATURES = ("streaming", "stop", "seed", "tools", "json_schema")
+TASKS: Mapping[str, type[Request[Any]]] = {
+    task.task: task
+    for task in (
+        gateway.Chat, gateway.Embed, gateway.Rerank, gateway.Classify, gateway.Extract, gateway.Answer, gateway.Summarize,
+        gateway.Translate, gateway.ClassifyImage, gateway.DetectObjects, gateway.GenerateImage, gateway.Transcribe,
+        gateway.Speak,
+    )
+}  # fmt: skip
+MADE_OF = {"classify_image": "image", "detect_objects": "image", "transcribe": "audio"}
+"""The modality of a task's input, where that is no text."""
+OPTIONS = frozenset(f.name for task in TASKS.values() for f in fields(task))
 KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
-ENDPOINTS = ("/chat/completions", "/completions", "/embeddings")
+ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
+REFERENCE = re.compile(r"(env|file|keyring):\S.*")
 
 
 def is_reference(value: str) -> bool:
-    """True for ``env:NAME`` and ``file:PATH``: the value of a header that stands for a secret."""
-    return value.startswith(("env:", "file:"))
+    """True for ``env:NAME`` and its like: a value that stands for a secret."""
+    return REFERENCE.fullmatch(value) is not None
 
 
 def _http_url(value: str) -> str:
@@ -44,22 +59,47 @@ def _http_url(value: str) -> str:
     return value
 
 
-def _reference(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+-]*:\S.*", value):
-        raise ValueError("a secret is given as env:NAME or file:PATH, not as its value")
+def _references(value: Any) -> Any:
+    refs = [value] if isinstance(value, str) else value
+    if not isinstance(refs, (list, tuple)) or not all(isinstance(ref, str) and is_reference(ref) for ref in refs):
+        # What stands there may be the key itself: it is not repeated.
+        raise ValueError("a secret is given as env:NAME, file:PATH or keyring:SERVICE/USER, one or a list, not as its value")
+    if len(set(refs)) < len(refs):
+        raise ValueError("two keys are the same")
+    return list(refs)
+
+
+def _proxy(value: str) -> str:
+    if value and not is_reference(value):
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL, env:NAME, or '' for none")
+        if "@" in parts.netloc:
+            raise ValueError("must not hold a password: give the whole URL as env:NAME or file:PATH")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+        raise ValueError(f"{value!r} is no name of an HTTP header")
+    if value.lower() in OWN_HEADERS:
+        raise ValueError(f"{value!r} is set by the plugin")
     return value
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise ValueError(f"{name!r} is no name of an HTTP header")
-        if name.lower() in OWN_HEADERS:
-            raise ValueError(f"{name!r} is set by the plugin")
+        _header_name(name)
         if name.lower() in KEY_HEADERS and not is_reference(content):
             raise ValueError(f"{name!r} holds a secret: give it as env:NAME or file:PATH")
         if any(not 32 <= ord(c) < 127 for c in content):
             raise ValueError(f"the value of {name!r} must be printable ASCII")
+    return value
+
+
+def _options(value: frozenset[str]) -> frozenset[str]:
+    if unknown := value - OPTIONS:
+        raise ValueError(f"{min(unknown)!r} is no option of a request")
     return value
 
 
@@ -68,21 +108,29 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
+Task = Literal[
+    "chat", "embed", "rerank", "classify", "extract", "answer", "summarize", "translate", "classify_image", "detect_objects",
+    "generate_image", "transcribe", "speak",
+]  # fmt: skip
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class PriceRow:
-    """USD per million tokens; `request` is USD per call."""
+    """USD per million tokens; `request` is USD per call. Requests of more than `above_tokens` cost `above` instead."""
 
     input: Amount = 0.0
     output: Amount = 0.0
     cached_input: Amount | None = None
+    cache_write: Amount | None = None
     request: Amount = 0.0
+    above_tokens: Count | None = None
+    above: PriceRow | None = None
 
     def as_price(self) -> Price:
         """The same as the card holds it."""
-        return Price(input=self.input, output=self.output, cached_input=self.cached_input, request=self.request)
+        facts = {name: value for name, value in vars(self).items() if name != "above"}
+        return Price(**facts, above=None if self.above is None else self.above.as_price())
 
 
 @with_config(STRICT)
@@ -107,15 +155,18 @@ class ModelRow:
     """One model behind an HTTP API. `name` is ours, `model` the server's; what is not known is left out."""
 
     name: Name
+    preset: str = ""
     base_url: Annotated[str, AfterValidator(_http_url)]
-    api: Literal["openai"] = "openai"
+    api: Literal["openai", "openai-responses", "anthropic", "gemini", "huggingface"] = "openai"
     model: str = ""
-    api_key: Annotated[str, AfterValidator(_reference)] | None = None
+    api_key: Annotated[list[str], BeforeValidator(_references)] = field(default_factory=list)
+    key_header: Annotated[str, AfterValidator(lambda value: value and _header_name(value))] = ""
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = field(default_factory=dict, repr=False)
-    tasks: Annotated[list[Literal["chat", "embed"]], Field(min_length=1)] = field(default_factory=lambda: ["chat"])
+    tasks: Annotated[list[Task], Field(min_length=1)] = field(default_factory=lambda: ["chat"])
     place: Literal["host", "private", "hosted"] = "hosted"
     provider: str = ""
     price: PriceRow | None = None
+    prices: str = ""
     context: Count | None = None
     max_output: Count | None = None
     params: Amount | None = None
@@ -123,13 +174,38 @@ class ModelRow:
     quality: Share | dict[str, Share] | None = None
     languages: list[str] | None = None
     features: list[str] | None = None
-    modalities: list[Literal["text", "image", "audio"]] = field(default_factory=lambda: ["text"])
+    modalities: list[Literal["text", "image", "audio", "file"]] | None = None
+    refuses: Annotated[frozenset[str], AfterValidator(_options)] = frozenset()
     first_token_s: Amount | None = None
     per_token_s: Amount | None = None
     limits: Limits = Limits()
     max_connections: Count = 1000
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    ca_file: str | None = None
+    http2: bool = False
+    max_media_bytes: Count = 20_000_000
+    body: dict[str, Any] = field(default_factory=dict, repr=False)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     embedding_format: Literal["float", "base64"] = "float"
+    reasoning_field: str = ""
+
+    @classmethod
+    def filled(cls, row: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The keys of a row with those of its preset, and the section's defaults, where it says nothing."""
+        given = {**(defaults or {}), **row}
+        name = given.get("preset", "")
+        if name and (not isinstance(name, str) or name not in PRESETS):
+            raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
+        if name:
+            return {"provider": name, **PRESETS[name], **given}
+        # The price is the provider's, however the row has come to name it.
+        same = (preset.get("prices", "") for preset in PRESETS.values() if preset.get("base_url") == given.get("base_url"))
+        return {"prices": next(same, ""), **given}
+
+    @cached_property
+    def wire(self) -> Api:
+        """The wire format."""
+        return api_named(self.api)
 
     @property
     def host(self) -> str:
@@ -142,36 +218,46 @@ class ModelRow:
         return "" if urlsplit(self.base_url).path else " (does base_url need /v1 at its end?)"
 
     @property
+    def provider_name(self) -> str:
+        """Whose limits and failures it shares."""
+        return self.provider or self.host
+
+    @property
     def key(self) -> str:
         """What names the key that pays, such as ``env:NAME``; never its value, "" when there is none."""
         header = (value for name, value in self.headers.items() if name.lower() in KEY_HEADERS)
-        return self.api_key or next(header, "")
+        return ",".join(self.api_key) or next(header, "")
 
     @property
     def served_model(self) -> str:
         """The name that the server knows the model by."""
         return self.model or self.name
 
+    @cached_property
     def card(self) -> ModelCard:
-        """What this row states of its model."""
-        price = self.price
+        """What this row states of its model. ConfigError for a task that the API does not have."""
+        for task in self.tasks:
+            if TASKS[task] not in self.wire.routes:
+                able = ", ".join(sorted(known.task for known in self.wire.routes))
+                raise ConfigError(f"model {self.name!r}: the API {self.api!r} does not do the task {task!r}; it does: {able}")
         features = self.features
         if features is None:
-            features = list(CHAT_FEATURES) if "chat" in self.tasks else []
+            features = list(self.wire.features) if "chat" in self.tasks else []
+        modalities = {*(self.modalities or ["text"]), *(MADE_OF[task] for task in self.tasks if task in MADE_OF)}
         return ModelCard(
             name=self.name,
             tasks=frozenset(TASKS[task] for task in self.tasks),
             place=self.place,
-            provider=self.provider or self.host,
+            provider=self.provider_name,
             model=self.served_model,
             params=None if self.params is None else int(self.params),
             context=self.context,
             max_output=self.max_output,
             dimensions=self.dimensions,
             features=frozenset(features),
-            modalities=frozenset(self.modalities),
+            modalities=frozenset(modalities),
             languages=None if self.languages is None else frozenset(self.languages),
-            price=None if price is None else price.as_price(),
+            price=None if self.price is None else self.price.as_price(),
             quality=self.quality,
             first_token_s=self.first_token_s,
             per_token_s=self.per_token_s,
@@ -182,6 +268,7 @@ class ModelRow:
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class RemoteConfig:
-    """The whole section."""
+    """The whole section. `defaults` are keys of a row that hold for every row which does not say otherwise."""
 
-    models: list[ModelRow] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    defaults: dict[str, Any] = field(default_factory=dict)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from gateway import (
     AttemptConfig,
     AttemptTimeout,
-    Chat,
     Clock,
     Closed,
-    ConfigError,
     Delta,
-    Embed,
     ModelCard,
     ModelMissing,
     ModelService,
     Patience,
+    Request,
     Resources,
     Response,
     Restart,
@@ -28,14 +26,16 @@ from gateway import (
     UnsupportedTask,
     parse_config,
 )
-from gateway_remote.config import ModelRow, is_reference
+from gateway_remote.config import ModelRow
 from gateway_remote.failures import failure
+from gateway_remote.formats.api import Heard, Offer, Reader, Route, Sending
+from gateway_remote.formats.blocks import media_of
+from gateway_remote.formats.values import bad
 from gateway_remote.jsonbytes import JSONError, loads
+from gateway_remote.key_ring import Key, Rests
 from gateway_remote.quota import quota_of
-from gateway_remote.request import chat_body, embed_body
-from gateway_remote.response import bad, chat_response, embed_response
+from gateway_remote.secrets import Headers
 from gateway_remote.sse import EventReader, LineTooLong
-from gateway_remote.stream import ChatStream
 
 if TYPE_CHECKING:
     import httpx
@@ -44,78 +44,90 @@ if TYPE_CHECKING:
 
 DRAIN_S = 0.2
 """How long a finished stream is waited for to end properly, so that its connection can be used again."""
+MOST_PAGES = 50
+"""Of a list of models, as many are read."""
 
 
 class RemoteModel(ModelService):
-    """A model behind an OpenAI-compatible HTTP API, from a row of ``[plugin.remote] models``, or a mapping.
+    """A model behind an HTTP API, from a row of ``[plugin.remote] models``, or a mapping.
 
-    `transport` is any `httpx.AsyncBaseTransport` of your own, such as a `MockTransport` or a quicker one than
-    httpx's; you close it. Without one, connections are made as needed and closed by `aclose`.
+    `transport` is any `httpx.AsyncBaseTransport` of your own, such as a `MockTransport`; you close it. Without one, connections
+    are made as needed and closed by `aclose`. `rests` is what is known of the keys that several models share.
     """
 
     # The row's limits hold, and are kept here: only here can a finished stream that lacks its end be told from a silent one.
     limits = AttemptConfig(first_token_s=None, between_s=None, reply_s=None)
 
-    def __init__(self, row: ModelRow | Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        row: ModelRow | Mapping[str, Any],
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        rests: Rests | None = None,
+    ) -> None:
         # A row made by hand has not been checked.
-        self.row = parse_config(ModelRow, asdict(row) if isinstance(row, ModelRow) else dict(row), "model")
+        given = asdict(row) if isinstance(row, ModelRow) else ModelRow.filled(row)
+        self.row = parse_config(ModelRow, given, "model")
         self.name = self.row.name
-        self.card = self.row.card()
+        self._own_card = self.row.card
+        if not self._prices_wanted:
+            self.card = self._own_card  # else only `describe` knows all of it
+        self._routes = self.row.wire.routes
+        self._media = bool({"image", "audio", "file"} & self._own_card.modalities)
+        self._rests = rests or Rests()
+        self._keys = self._rests.ring(self.row.api_key)
         self._transport = transport
         self._link: Link | None = None
+        self._headers = Headers(self.row)
         self._clock: Clock = SystemClock()
 
     def __repr__(self) -> str:
         return f"<RemoteModel {self.name!r} at {self.row.host}>"
 
     async def describe(self, resources: Resources) -> ModelCard:
-        """The facts that the row states; nothing is sent. MissingSecret names a secret that is missing."""
-        self._headers(resources)
+        """The facts that the row states, and of those that it does not what the genai-prices library knows. Nothing is sent.
+
+        MissingSecret names a secret that is missing, where the row has no other.
+        """
+        await asyncio.to_thread(Headers(self.row).resolve, resources)
+        self.card = self._own_card
+        if self._prices_wanted:
+            self.card = await asyncio.to_thread(self._priced, resources.clock.now())
         return self.card
 
     async def start(self, resources: Resources) -> None:
         """Make ready to connect; the first request connects."""
         self._clock = resources.clock
-        # Importing httpx, reading the certificate authorities and a secret's file would hold the loop for 0.2 s.
+        # Importing the client, reading the certificate authorities and a secret's file would hold the loop for 0.2 s.
         self._link = await asyncio.to_thread(self._open, resources)
+        self._keys = self._rests.ring(self._headers.present)
 
     async def run(self, request: Any, /) -> Response:
-        """The whole reply. Takes Chat and Embed, as far as the card lists them."""
-        self._check_task(request)
-        path = "/embeddings" if isinstance(request, Embed) else "/chat/completions"
-        if isinstance(request, Embed):
-            body = embed_body(request, self.card, encoding=self.row.embedding_format)
-        else:
-            body = self._chat(request, stream=False)
-        answer, reply = await self._ask(self._started(), "POST", path, body, self.row.limits.reply_s)
-        if not answer.ok:
-            raise self._failure(answer, reply)
-        now_s = self._clock.now()
-        quota = quota_of(answer.raw_headers, now_s)
-        if isinstance(request, Embed):
-            return embed_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
-        return chat_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
+        """The whole reply. Takes the tasks that the card lists."""
+        route, request = self._route(request), await self._fetched(request)
+        return await self._whole(route, request, route.encode(request, self.row, False))
 
     async def stream(self, request: Any, /) -> AsyncIterator[Delta | Restart | Response]:
         """The deltas as they come, then the whole reply. Closing the iterator closes the connection."""
-        self._check_task(request)
-        if not isinstance(request, Chat) or "streaming" not in self.card.features:
-            response = await self.run(request)
+        route, request = self._route(request), await self._fetched(request)
+        if route.read is None or "streaming" not in self._own_card.features:
+            response = await self._whole(route, request, route.encode(request, self.row, False))
             for delta in response.deltas():
                 yield delta
             yield response
             return
-        body = self._chat(request, stream=True)
-        link, limits = self._started(), self.row.limits
+        sending = route.encode(request, self.row, True)
+        link, limits, key = self._started(), self.row.limits, self._key()
         loop = asyncio.get_running_loop()
         waiting = "for the first token"
         answer: Answer | None = None
         patience: Patience | None = None
         try:
             try:
-                answer = await link.send("POST", "/chat/completions", body, limit_s=limits.first_token_s)
+                headers = self._headers.of(key.ref, sending.content_type)
+                answer = await link.send("POST", sending.path, headers, sending.body, limit_s=limits.first_token_s)
                 if not answer.ok:
-                    raise self._failure(answer, await answer.read_all())
+                    raise self._failure(answer, await answer.read_all(), key)
                 deadline = answer.sent_s + limits.first_token_s
                 kind = answer.headers.get("content-type", "")
                 whole = "json" in kind or "html" in kind
@@ -123,15 +135,14 @@ class RemoteModel(ModelService):
                     reply = await answer.read_all() if whole else b""
             except TimeoutError:
                 raise self._silent(waiting, limits.first_token_s) from None
-            now_s = self._clock.now()
-            quota = quota_of(answer.raw_headers, now_s)
+            heard = self._heard(answer, key)
             if whole:  # the server does not stream
-                response = chat_response(reply, request, model=self.name, headers=answer.headers, quota=quota, now_s=now_s)
+                response = _noted(route.decode(reply, request, heard), sending)
                 for delta in response.deltas():
                     yield delta
                 yield response
                 return
-            state = ChatStream(request, model=self.name, id=answer.headers.get("x-request-id", ""), quota=quota)
+            state = route.read(request, heard)
             reader = EventReader()
             patience = Patience()
             while not state.done:
@@ -156,7 +167,7 @@ class RemoteModel(ModelService):
                 if came or (events and waiting != "for the first token"):
                     waiting = "between two chunks"
                     deadline = loop.time() + limits.between_s
-            response = state.response()
+            response = _noted(state.response(), sending)
             if state.done:
                 await self._drain(answer)
             yield response
@@ -168,30 +179,19 @@ class RemoteModel(ModelService):
 
     async def check(self, resources: Resources) -> str:
         """A line about the endpoint, which is asked for its models. ServiceError when it does not answer."""
-        link = self._link if self._link is not None else await asyncio.to_thread(self._open, resources)
         try:
-            answer, reply = await self._ask(link, "GET", "/models", b"", self.row.limits.between_s)
-        finally:
-            if link is not self._link:
-                await link.aclose()
-        if not answer.ok:
-            now_s = resources.clock.now()
-            error = failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
-            if isinstance(error, ModelMissing):
-                return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models{self.row.hint}"
-            raise error
-        try:
-            payload = loads(reply)
-        except JSONError:
-            payload = None
-        listed = payload.get("data") if isinstance(payload, dict) else None
-        if not isinstance(listed, list):
-            raise bad(self.name, "the list of models is none: check base_url")
-        there = any(isinstance(each, dict) and each.get("id") == self.row.served_model for each in listed)
-        if not there:
+            listed = await self._listed(resources)
+        except ModelMissing:
+            return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models{self.row.hint}"
+        if not any(offer.name == self.row.served_model for offer in listed):
             missing = f"{self.row.host} answers, but {self.row.served_model!r} is not among its {len(listed)} models"
             raise ModelMissing(f"model {self.name!r}: {missing}", model=self.name)
         return f"{self.row.host} answers; {self.row.served_model!r} is among its {len(listed)} models"
+
+    async def offered(self, resources: Resources) -> Sequence[ModelCard]:
+        """The models that the endpoint lists, with the price and the context of each where they are known."""
+        listed = await self._listed(resources)
+        return await asyncio.to_thread(lambda: [self._offer(offer, resources.clock.now()) for offer in listed])
 
     async def aclose(self) -> None:
         """Close every connection; safe at any time."""
@@ -199,12 +199,62 @@ class RemoteModel(ModelService):
         if link is not None:
             await link.aclose()
 
-    def _check_task(self, request: Any) -> None:
-        if not any(isinstance(request, task) for task in self.card.tasks):
-            raise UnsupportedTask.of(self.card, request)
+    @property
+    def _prices_wanted(self) -> bool:
+        row = self.row
+        return bool(row.prices) and (row.price is None or row.context is None)
 
-    def _chat(self, request: Chat, *, stream: bool) -> bytes:
-        return chat_body(request, self.card, stream=stream, max_tokens_field=self.row.max_tokens_field)
+    def _priced(self, now_s: float, model: str = "") -> ModelCard:
+        from gateway_remote.prices import known_of  # slow to import: when first needed
+
+        row, card = self.row, self._own_card
+        known = known_of(model or row.served_model, provider=row.prices, now_s=now_s)
+        if model:
+            return replace(card, name=model, model=model, price=known.price, context=known.context)
+        return replace(card, price=card.price or known.price, context=card.context or known.context)
+
+    def _offer(self, offer: Offer, now_s: float) -> ModelCard:
+        blank = replace(self._own_card, name=offer.name, model=offer.name, price=None, context=None, quality=None, params=None)
+        card = self._priced(now_s, offer.name) if self.row.prices else blank
+        return replace(
+            blank, price=card.price, context=offer.context or card.context, max_output=offer.max_output, dimensions=None
+        )
+
+    def _route(self, request: Request[Any]) -> Route:
+        kind = type(request)
+        route = self._routes.get(kind)
+        if route is not None and kind in self._own_card.tasks:
+            return route
+        for task, route in self._routes.items():  # a subclass of a task is that task
+            if isinstance(request, task) and task in self._own_card.tasks:
+                return route
+        raise UnsupportedTask.of(self._own_card, request)
+
+    async def _fetched(self, request: Any) -> Any:
+        if not self._media or not any(part.fetch for part in media_of(request)):
+            return request
+        from gateway_remote.media import fetched
+
+        return await fetched(request, most_bytes=self.row.max_media_bytes)
+
+    async def _whole(self, route: Route, request: Any, sending: Sending) -> Response:
+        key = self._key()
+        headers = self._headers.of(key.ref, sending.content_type)
+        limit_s = self.row.limits.reply_s
+        answer, reply = await self._ask(self._started(), "POST", sending.path, headers, sending.body, limit_s)
+        if not answer.ok:
+            raise self._failure(answer, reply, key)
+        return _noted(route.decode(reply, request, self._heard(answer, key)), sending)
+
+    def _key(self) -> Key:
+        return self._keys.take(self._clock.monotonic(), self.name)
+
+    def _heard(self, answer: Answer, key: Key) -> Heard:
+        now_s = self._clock.now()
+        quota = quota_of(answer.raw_headers, now_s)
+        if quota is not None:
+            quota = self._keys.answered(key, quota, self._clock.monotonic())
+        return Heard(self.name, answer.headers, quota, now_s)
 
     def _started(self) -> Link:
         if self._link is None:
@@ -212,40 +262,66 @@ class RemoteModel(ModelService):
         return self._link
 
     def _open(self, resources: Resources) -> Link:
-        from gateway_remote.transport import Link  # httpx is slow to import: when first needed
+        from gateway_remote.transport import Link, Network
 
         row = self.row
+        self._headers.resolve(resources)
+        proxy = self._headers.proxy
+        network = Network(connect_s=row.limits.connect_s, proxy=proxy, ca_file=row.ca_file, http2=row.http2)
         return Link(
             row.base_url,
+            network,
             model=row.name,
-            headers=self._headers(resources),
-            connect_s=row.limits.connect_s,
             max_connections=row.max_connections,
             transport=self._transport,
         )
 
-    def _headers(self, resources: Resources) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
-        if self.row.api_key is not None:
-            headers["authorization"] = f"Bearer {_header_secret(resources, self.row.api_key)}"
-        for name, value in self.row.headers.items():
-            headers[name.lower()] = _header_secret(resources, value) if is_reference(value) else value
-        return headers
-
-    async def _ask(self, link: Link, method: str, path: str, body: bytes, limit_s: float) -> tuple[Answer, bytes]:
+    async def _ask(
+        self, link: Link, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float
+    ) -> tuple[Answer, bytes]:
         """The whole answer, closed, and its body; within `limit_s` from when it is sent."""
         answer: Answer | None = None
+        patience = Patience()
         try:
-            answer = await link.send(method, path, body, limit_s=limit_s)
+            answer = await link.send(method, path, headers, body, limit_s=limit_s)
             if not answer.ok:
                 return answer, await answer.read_all()
-            async with asyncio.timeout_at(answer.sent_s + limit_s):
+            with patience.until(answer.sent_s + limit_s):
                 return answer, await answer.read_all()
         except TimeoutError:
             raise self._silent("for the reply", limit_s) from None
         finally:
+            patience.close()
             if answer is not None:
                 await answer.aclose()
+
+    async def _listed(self, resources: Resources) -> list[Offer]:
+        """Every model that the endpoint lists, page by page."""
+        link = self._link
+        if link is None:
+            link = await asyncio.to_thread(self._open, resources)
+        wire, out, path = self.row.wire, list[Offer](), self.row.wire.models
+        try:
+            key = self._key()
+            for _ in range(MOST_PAGES):
+                headers = self._headers.of(key.ref, "application/json")
+                answer, reply = await self._ask(link, "GET", path, headers, b"", self.row.limits.between_s)
+                if not answer.ok:
+                    raise self._failure(answer, reply, key)
+                try:
+                    payload = loads(reply)
+                except JSONError:
+                    payload = None
+                if not isinstance(payload, (dict, list)):
+                    raise bad(self.name, "the list of models is none: check base_url")
+                offers, path = wire.offers(payload)
+                out += offers
+                if not path:
+                    break
+        finally:
+            if link is not self._link:
+                await link.aclose()
+        return out
 
     async def _drain(self, answer: Answer) -> None:
         try:
@@ -255,11 +331,12 @@ class RemoteModel(ModelService):
         except (TimeoutError, ServiceError):
             pass  # the connection is not used again: that is all it costs
 
-    def _failure(self, answer: Answer, reply: bytes) -> ServiceError:
+    def _failure(self, answer: Answer, reply: bytes, key: Key) -> ServiceError:
         now_s = self._clock.now()
-        return failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
+        error = failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
+        return self._keys.failed(key, error, self._clock.monotonic())
 
-    def _lost(self, error: Exception, state: ChatStream, waiting: str) -> ServiceError:
+    def _lost(self, error: Exception, state: Reader, waiting: str) -> ServiceError:
         limits = self.row.limits
         match error:
             case ServiceError():
@@ -274,9 +351,6 @@ class RemoteModel(ModelService):
         return AttemptTimeout(message, model=self.name)
 
 
-def _header_secret(resources: Resources, ref: str) -> str:
-    value = resources.secret(ref).reveal()
-    # Checked here, because the HTTP library's own complaint would quote the value.
-    if not value.isascii() or not value.isprintable():
-        raise ConfigError(f"the secret {ref!r} holds characters that an HTTP header cannot carry")
-    return value
+def _noted(response: Response, sending: Sending) -> Response:
+    """The response with the options that were left out."""
+    return replace(response, dropped=tuple(sending.dropped)) if sending.dropped else response

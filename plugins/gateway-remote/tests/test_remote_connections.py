@@ -296,9 +296,11 @@ def test_waiting_for_room_is_not_counted_as_the_model_s_silence(server: Loopback
 
 def test_closing_the_model_ends_the_calls_under_way(server: LoopbackServer) -> None:
     async def test(model: RemoteModel) -> None:
+        server.script(*[Fault(delay_s=60)] * 2)
         server.always(Fault(stall_after=3))
-        calls = [asyncio.create_task(streamed(model)) for _ in range(3)]
-        await server.wait_for(lambda s: s.in_flight == 3)
+        waiting = [asyncio.create_task(model.run(HELLO)) for _ in range(2)]
+        calls = [*waiting, *(asyncio.create_task(streamed(model)) for _ in range(3))]
+        await server.wait_for(lambda s: s.in_flight == 5)
         await model.aclose()
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(outcome, Unreachable)

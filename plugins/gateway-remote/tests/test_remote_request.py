@@ -1,11 +1,12 @@
 """Requests as bodies: everything is carried, or named as what cannot be."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from gateway_remote.config import ModelRow
-from gateway_remote.request import chat_body, embed_body, strict_schema
+from gateway_remote.formats.openai import chat_body, embed_body, strict_schema
 from pydantic import BaseModel, ConfigDict
 
 from gateway import (
@@ -15,7 +16,6 @@ from gateway import (
     Image,
     InvalidRequest,
     Message,
-    ModelCard,
     Reasoning,
     Text,
     Tool,
@@ -24,20 +24,22 @@ from gateway import (
     UnsupportedOption,
 )
 
-CARD: ModelCard = ModelRow(
+ROW = ModelRow(
     name="m",
     base_url="http://h",
     model="wire-name",
     tasks=["chat", "embed"],
     features=["stop", "seed", "tools", "json_schema", "reasoning", "dimensions"],
     modalities=["text", "image", "audio"],
-).card()
-PLAIN: ModelCard = ModelRow(name="m", base_url="http://h", features=[]).card()
+)
+PLAIN = ModelRow(name="m", base_url="http://h", features=[])
 LOOK = Tool(name="look", description="Looks.")
 
 
-def body(request: Chat, card: ModelCard = CARD, **options: Any) -> Any:
-    return json.loads(chat_body(request, card, stream=False, **options))
+def body(request: Chat, row: ModelRow = ROW, *, stream: bool = False) -> Any:
+    sending = chat_body(request, row, stream)
+    assert sending.path == "/chat/completions" and sending.content_type == "application/json" and not sending.dropped
+    return json.loads(sending.body)
 
 
 def test_a_plain_question_is_no_more_than_model_and_messages() -> None:
@@ -69,12 +71,12 @@ def test_every_option_is_carried() -> None:
 
 
 def test_the_name_of_the_token_limit_can_be_chosen() -> None:
-    sent = body(Chat.ask("Hi", max_tokens=5), max_tokens_field="max_completion_tokens")
+    sent = body(Chat.ask("Hi", max_tokens=5), replace(ROW, max_tokens_field="max_completion_tokens"))
     assert sent["max_completion_tokens"] == 5 and "max_tokens" not in sent
 
 
 def test_a_stream_asks_for_its_usage() -> None:
-    sent = json.loads(chat_body(Chat.ask("Hi"), CARD, stream=True))
+    sent = body(Chat.ask("Hi"), stream=True)
     assert sent["stream"] is True and sent["stream_options"] == {"include_usage": True}
 
 
@@ -123,10 +125,10 @@ def test_a_call_without_words_has_null_content() -> None:
 @pytest.mark.parametrize(
     ("request_", "option"),
     [
-        (Chat.ask("Hi", Audio(url="https://x.example/a.wav")), "audio.url"),
-        (Chat.ask("Hi", Audio(data=b"1", media_type="audio/midi")), "audio.media_type"),
+        (Chat.ask("Hi", Audio(url="https://x.example/a.wav")), "messages.audio.url"),
+        (Chat.ask("Hi", Audio(data=b"1", media_type="audio/midi")), "messages.audio.media_type"),
         (Chat.ask("Hi", tool_choice="required"), "tool_choice"),
-        (Chat(messages=(Message.assistant(Image(data=b"1")),)), "messages.parts"),
+        (Chat(messages=(Message.assistant(Image(data=b"1")), Message.user("Hi"))), "messages.parts"),
         (Chat(messages=(Message.user(ToolCall("c", "look")),)), "messages.parts"),
         (Chat(messages=(Message(role="tool", parts=(Text("free text"),)),)), "messages.parts"),
         (Chat(messages=(Message(role="system", parts=(Image(data=b"1"),)),)), "messages.parts"),
@@ -146,7 +148,7 @@ def test_what_the_wire_cannot_carry_is_named(request_: Chat, option: str) -> Non
         (Chat.ask("Hi", stop="x"), "stop"),
         (Chat.ask("Hi", seed=1), "seed"),
         (Chat.ask("Hi", reasoning="high"), "reasoning"),
-        (Chat.ask("Hi", Image(data=b"1")), "image"),
+        (Chat.ask("Hi", Image(data=b"1")), "messages.image"),
     ],
 )
 def test_what_the_card_does_not_list_is_not_sent(request_: Chat, option: str) -> None:
@@ -160,7 +162,7 @@ def test_an_assistant_s_message_goes_last_only_to_a_model_that_goes_on_with_it()
     with pytest.raises(UnsupportedOption) as caught:
         body(begun)
     assert caught.value.option == "messages" and "'prefill'" in str(caught.value)
-    able = ModelRow(name="m", base_url="http://h", features=["prefill"]).card()
+    able = ModelRow(name="m", base_url="http://h", features=["prefill"])
     assert body(begun, able)["messages"][-1] == {"role": "assistant", "content": "The river is"}
     body(Chat(messages=(*begun.messages, Message.user("Go on."))))
 
@@ -215,11 +217,11 @@ def test_what_json_does_not_have_is_an_invalid_request() -> None:
 
 
 def test_texts_to_embed_are_sent_as_given() -> None:
-    assert json.loads(embed_body(Embed(texts=("a", "b")), CARD)) == {
+    assert json.loads(embed_body(Embed(texts=("a", "b")), ROW, False).body) == {
         "model": "wire-name",
         "input": ["a", "b"],
     }
-    sent = json.loads(embed_body(Embed(texts=("a",), dimensions=4), CARD, encoding="base64"))
+    sent = json.loads(embed_body(Embed(texts=("a",), dimensions=4), replace(ROW, embedding_format="base64"), False).body)
     assert sent["dimensions"] == 4 and sent["encoding_format"] == "base64"
     with pytest.raises(UnsupportedOption):
-        embed_body(Embed(texts=("a",), dimensions=4), PLAIN)
+        embed_body(Embed(texts=("a",), dimensions=4), PLAIN, False)

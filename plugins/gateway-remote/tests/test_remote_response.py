@@ -6,7 +6,8 @@ import struct
 from typing import Any
 
 import pytest
-from gateway_remote.response import chat_response, embed_response
+from gateway_remote.formats.api import Heard
+from gateway_remote.formats.openai_reply import chat_response, embed_response
 
 from gateway import (
     BadReply,
@@ -29,12 +30,12 @@ ASKED = Chat.ask("12345678")
 def chat(message: dict[str, Any], finish: Any = "stop", **rest: Any) -> ChatResponse:
     choices = [{"index": 0, "message": message, "finish_reason": finish}]
     payload = {"id": "r1", "model": "real-name", "choices": choices, **rest}
-    return chat_response(json.dumps(payload).encode(), ASKED, model="m")
+    return chat_response(json.dumps(payload).encode(), ASKED, Heard("m"))
 
 
 def embed(data: Any, texts: int = 2, **options: Any) -> EmbedResponse:
     request = Embed(texts=("some words",) * texts, **options)
-    return embed_response(json.dumps({"data": data}).encode(), request, model="m")
+    return embed_response(json.dumps({"data": data}).encode(), request, Heard("m"))
 
 
 def row(index: int, vector: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def row(index: int, vector: Any) -> dict[str, Any]:
 )
 def test_a_reply_that_is_torn_garbled_or_empty_may_be_asked_for_again(body: bytes) -> None:
     with pytest.raises(BadReply) as caught:
-        chat_response(body, ASKED, model="m")
+        chat_response(body, ASKED, Heard("m"))
     assert caught.value.retryable and caught.value.fallbackable
 
 
@@ -135,13 +136,13 @@ def test_a_finish_that_is_a_failure_raises_it() -> None:
 )  # fmt: skip
 def test_what_is_no_reply_is_a_bad_reply(body: bytes) -> None:
     with pytest.raises(BadReply) as caught:
-        chat_response(body, ASKED, model="m")
+        chat_response(body, ASKED, Heard("m"))
     assert "secret" not in str(caught.value)
 
 
 def test_an_error_in_a_reply_of_status_200_is_that_error() -> None:
     with pytest.raises(OutOfQuota) as caught:
-        chat_response(b'{"error": {"code": "insufficient_quota", "message": "secret"}}', ASKED, model="m")
+        chat_response(b'{"error": {"code": "insufficient_quota", "message": "secret"}}', ASKED, Heard("m"))
     assert "secret" not in str(caught.value) and caught.value.status is None
 
 

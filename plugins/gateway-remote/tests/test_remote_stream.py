@@ -5,8 +5,9 @@ import json
 from typing import Any
 
 import pytest
+from gateway_remote.formats.api import Heard
+from gateway_remote.formats.openai_stream import ChatStream
 from gateway_remote.sse import MAX_LINE_BYTES, EventReader, LineTooLong
-from gateway_remote.stream import ChatStream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def call(index: int | None, arguments: str, id: str | None = None, name: str | N
 
 
 def read(*payloads: bytes) -> tuple[list[Delta], ChatResponse]:
-    state = ChatStream(ASKED, model="m")
+    state = ChatStream(ASKED, Heard("m"))
     deltas = [delta for payload in payloads for delta in state.feed(payload)]
     response = state.response()
     assert assemble(deltas) == response.parts
@@ -197,7 +198,7 @@ def test_other_choices_are_passed_over() -> None:
     st.sampled_from(["choices", "delta", "content", "tool_calls", "function", "index", "usage", "error", "finish_reason"]),
     inner), max_leaves=20))  # fmt: skip
 def test_no_payload_raises_anything_but_a_service_error(payload: Any) -> None:
-    state = ChatStream(ASKED, model="m")
+    state = ChatStream(ASKED, Heard("m"))
     try:
         state.feed(json.dumps(payload).encode())
         state.response()
