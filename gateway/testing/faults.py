@@ -1,14 +1,13 @@
 """The ways in which the loopback server fails, as pure functions from a reply to the bytes that are sent."""
 
 import http.client
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.testing.script import Reply, error
+from gateway.testing.dialect import Dialect, as_event, as_json
+from gateway.testing.script import Reply
 
-DONE = b"data: [DONE]\n\n"
 PAGE = "<html><head><title>{0} {1}</title></head><body><h1>{0} {1}</h1></body></html>"
 
 
@@ -72,33 +71,37 @@ class Outgoing:
     kind: str = "application/json"
 
 
-def failure(fault: Fault, headers: Mapping[str, str]) -> Outgoing:
+def failure(fault: Fault, headers: Mapping[str, str], dialect: Dialect) -> Outgoing:
     status, body = fault.status or 200, fault.body
     phrase = http.client.responses.get(status, "Unknown")
     if fault.html:
         return Outgoing(status, headers, [PAGE.format(status, phrase).encode()], False, "text/html")
     if isinstance(body, str | bytes):
         return Outgoing(status, headers, [body.encode() if isinstance(body, str) else body], False, "text/plain")
-    return Outgoing(status, headers, [as_json(error(status, phrase) if body is None else body)], False)
+    return Outgoing(status, headers, [as_json(dialect.error(status, phrase) if body is None else body)], False)
 
 
-def broken_up(answer: Outgoing, fault: Fault) -> tuple[list[bytes], int, str]:
+def broken_up(answer: Outgoing, fault: Fault, dialect: Dialect) -> tuple[list[bytes], int, str]:
     """The pieces to send, the content-length to claim, and the end: whole, cut, drop, reset or stall."""
     sent = [] if fault.empty else list(answer.payloads)
-    line = as_event if answer.streams else as_json
     if fault.malformed_after is not None:
         at, half = fault.malformed_after, b'{"id": "chatcmpl-'
         sent = [*sent[:at], b"data: %b\n\n" % half, *sent[at:]] if answer.streams else [half]
     if fault.error_after is not None:
-        kept = sent[: fault.error_after] if answer.streams else []
-        sent = [*kept, line(error(500, "The server had an error while processing your request."))]
+        told = "The server had an error while processing your request."
+        streamed = answer.streams
+        sent = (
+            [*sent[: fault.error_after], as_event(dialect.error_event(told))]
+            if streamed
+            else [as_json(dialect.error(500, told))]
+        )
     length = sum(map(len, sent))  # before anything is cut off, so that a client can tell
     named = ("cut", fault.cut_after), ("drop", fault.drop_after), ("reset", fault.reset_after)
     ends = (*named, ("stall", fault.stall_after))
     ending, kept_of = next(((end, after) for end, after in ends if after is not None), ("whole", None))
     sent = sent[:kept_of]
-    if ending == "whole" and answer.streams and not (fault.no_done or fault.empty or fault.truncated):
-        sent.append(DONE)
+    if ending == "whole" and answer.streams and dialect.done and not (fault.no_done or fault.empty or fault.truncated):
+        sent.append(dialect.done)
     if ending == "cut" and not answer.streams:
         ending = "drop"
     if fault.truncated and sent:
@@ -127,14 +130,3 @@ def head(answer: Outgoing, fault: Fault, length: int) -> bytes:
         headers["retry-after"] = str(fault.retry_after).removesuffix(".0")
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def as_json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and UTF-8 cannot
-        return json.dumps(value).encode()
-
-
-def as_event(payload: Any) -> bytes:
-    return b"data: %b\n\n" % (payload.encode() if isinstance(payload, str) else as_json(payload))

@@ -1,4 +1,4 @@
-"""A loopback server that speaks the OpenAI HTTP API, says what a test scripts and fails as servers do.
+"""A loopback server that speaks the HTTP APIs of model providers, says what a test scripts and fails as servers do.
 
     with LoopbackServer() as server:                       # or `async with`, on the running loop
         server.script(Fault(status=429, retry_after=1), Reply(text="Hello"))
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -20,9 +21,15 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Self, cast
 
-from gateway.testing.faults import Fault, Outgoing, as_event, as_json, broken_up, failure, head
-from gateway.testing.http11 import EXPECTS, MAX_HEAD_BYTES, Request, parsed, read_request
-from gateway.testing.script import Answer, Refusal, Reply, chat, complete, echo, embed, error, streamed
+from gateway.testing.anthropic import Anthropic
+from gateway.testing.dialect import Asked, Dialect, OpenAI, Spoken, as_json, refused
+from gateway.testing.faults import Fault, Outgoing, broken_up, failure, head
+from gateway.testing.gemini import Gemini
+from gateway.testing.http11 import EXPECTS, MAX_HEAD_BYTES, Request, read_request
+from gateway.testing.media import Media
+from gateway.testing.responses import Responses
+from gateway.testing.script import Answer, Refusal, Reply, echo
+from gateway.testing.tasks import Tasks
 
 __all__ = ["Fault", "LoopbackServer", "Reply", "Request"]
 
@@ -38,8 +45,8 @@ def _anything(request: Request) -> bool:
 
 def _fits(path: str, model: str, when: "When") -> "When":
     def fits(request: Request) -> bool:
-        named = request.json.get("model") if isinstance(request.json, dict) else None
-        return request.path.endswith(path) and model in ("", named) and when(request)
+        named = model in ("", dialect_of(request.path).model(request))
+        return request.path.endswith(path) and named and when(request)
 
     return fits
 
@@ -52,10 +59,10 @@ Condition = Callable[["LoopbackServer"], bool]
 class LoopbackServer:
     """A server on 127.0.0.1, alive in `with` (its own thread and loop) or `async with` (the running loop).
 
-    `answer` makes the text from a chat's body; `key` is the bearer token it asks for; `models` are those it
+    `answer` makes the text from a chat's body; `key` is the one that it asks for; `models` are those it
     lists, though it serves any name; `fault` meets every request that no rule covers; `keep` requests are
-    remembered. Everything can be read from any thread. A client that half-closes its side is taken to have
-    left.
+    remembered. With `tls` it speaks https; `host` is the name that its URL gives it. Everything can be read from any
+    thread. A client that half-closes its side is taken to have left.
     """
 
     def __init__(
@@ -67,11 +74,14 @@ class LoopbackServer:
         fault: Fault | None = None,
         port: int = 0,
         keep: int = 10_000,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.fault = fault
         self.in_flight = 0  # requests received whose reply has not been sent whole
         self.disconnects = 0  # clients that left before their reply was sent whole
         self._answer, self._key, self._models, self._port = answer, key, tuple(models), port
+        self._tls, self._host = tls, host
         self._requests: deque[Request] = deque(maxlen=keep)
         self._script: list[tuple[Step, When]] = []
         self._standing: list[tuple[Step, When]] = []
@@ -85,9 +95,15 @@ class LoopbackServer:
     @property
     def url(self) -> str:
         """The base URL that a client is given, such as "http://127.0.0.1:40123/v1"."""
+        return f"{self.origin}/v1"
+
+    @property
+    def origin(self) -> str:
+        """The URL without a path, such as "http://127.0.0.1:40123"."""
         if self._listener is None:
             raise RuntimeError("the server has a URL only inside `with` or `async with`")
-        return f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/v1"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{self._host}:{self._listener.sockets[0].getsockname()[1]}"
 
     @property
     def requests(self) -> list[Request]:
@@ -129,7 +145,7 @@ class LoopbackServer:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: _Connection(self), "127.0.0.1", self._port, backlog=BACKLOG, start_serving=False
+            lambda: _Connection(self), "127.0.0.1", self._port, backlog=BACKLOG, start_serving=False, ssl=self._tls
         )
         await self._listener.start_serving()
         return self
@@ -211,43 +227,37 @@ class LoopbackServer:
 
     def _reply(self, request: Request, step: Step | None) -> Outgoing:
         self._served += 1
-        name = {"x-request-id": f"req_{self._served}"}
+        name, dialect = {"x-request-id": f"req_{self._served}"}, dialect_of(request.path)
         if isinstance(step, Fault) and step.status is not None:
-            return failure(step, name)
+            return failure(step, name, dialect)
         reply = step.reply if isinstance(step, Fault) else step
         try:
-            payloads, streams = self._payloads(request, reply)
+            spoken = self._spoken(request, reply, dialect)
         except Refusal as refusal:
-            return Outgoing(refusal.status, name, [as_json(refusal.body)], False)
+            return Outgoing(refusal.status, name, [as_json(refused(refusal, dialect))], False)
         except Exception as broken:
-            return Outgoing(500, name, [as_json(error(500, f"The loopback server broke: {broken!r}"))], False)
-        return Outgoing(200, name | dict((reply and reply.headers) or {}), payloads, streams)
+            message = f"The loopback server broke: {broken!r}"
+            return Outgoing(500, name, [as_json(dialect.error(500, message))], False)
+        headers = name | dict((reply and reply.headers) or {})
+        return Outgoing(200, headers, spoken.payloads, spoken.streams, spoken.kind)
 
-    def _payloads(self, request: Request, reply: Reply | None) -> tuple[list[bytes], bool]:
-        if self._key is not None and request.headers.get("authorization") != f"Bearer {self._key}":
+    def _spoken(self, request: Request, reply: Reply | None, dialect: Dialect) -> Spoken:
+        if self._key is not None and dialect.key(request) != self._key:
             raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
-        if request.path not in ROUTES:
+        if not dialect.takes(request.path):
             raise Refusal(404, f"Unknown request URL: {request.method} {request.path}.", code="unknown_url")
-        if request.method != ROUTES[request.path]:
+        if request.method != dialect.method(request.path):
             raise Refusal(405, f"Not allowed: {request.method} {request.path}.", code="method_not_allowed")
-        if request.path == "/v1/models":
-            listed = [{"id": each, "object": "model", "created": 0, "owned_by": "loopback"} for each in self._models]
-            return [as_json({"object": "list", "data": listed})], False
-        body = request.json if isinstance(request.json, dict) else parsed(request.body)
-        if request.path == "/v1/embeddings":
-            return [as_json(embed(body))], False
-        make = chat if request.path == "/v1/chat/completions" else complete
-        made = make(body, number=self._served, reply=reply, answer=self._answer)
-        if not body.get("stream"):
-            return [as_json(made)], False
-        usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        chunks = streamed(made, chunks=reply.chunks if reply else (), include_usage=usage)
-        return [as_event(each) for each in chunks], True
+        return dialect.speak(Asked(request=request, number=self._served, reply=reply, answer=self._answer, models=self._models))
 
 
-ROUTES = {
-    "/v1/chat/completions": "POST", "/v1/completions": "POST", "/v1/embeddings": "POST", "/v1/models": "GET",
-}  # fmt: skip
+OPENAI = OpenAI()
+DIALECTS: tuple[Dialect, ...] = (OPENAI, Responses(), Anthropic(), Gemini(), Media(), Tasks())
+
+
+def dialect_of(path: str) -> Dialect:
+    """The dialect that a path belongs to; OpenAI's where none does."""
+    return next((dialect for dialect in DIALECTS if dialect.takes(path)), OPENAI)
 
 
 class _Connection(asyncio.Protocol):
@@ -306,7 +316,7 @@ class _Connection(asyncio.Protocol):
         except Refusal as refusal:  # what follows on this connection cannot be told apart any more
             self.keep_alive = False
             self.unread.clear()
-            self.begin(self.send(Outgoing(refusal.status, {}, [as_json(refusal.body)], False), Fault()))
+            self.begin(self.send(Outgoing(refusal.status, {}, [as_json(refusal.body)], False), Fault(), OPENAI))
             return
         if found is None:
             if not self.told_to_go_on and EXPECTS.search(self.unread, 0, MAX_HEAD_BYTES):
@@ -346,10 +356,10 @@ class _Connection(asyncio.Protocol):
         if fault.reset or fault.close:
             self.end(reset=fault.reset)
         else:
-            await self.send(self.server._reply(request, step), fault)
+            await self.send(self.server._reply(request, step), fault, dialect_of(request.path))
 
-    async def send(self, answer: Outgoing, fault: Fault) -> None:
-        pieces, length, ending = broken_up(answer, fault)
+    async def send(self, answer: Outgoing, fault: Fault, dialect: Dialect) -> None:
+        pieces, length, ending = broken_up(answer, fault, dialect)
         ahead = head(answer, fault, length)
         if fault.first_chunk_delay_s or not pieces:
             self.transport.write(ahead)
