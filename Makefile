@@ -23,6 +23,7 @@ check: $(READY)
 bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/policy.py
+	$(BIN)/python benchmarks/remote.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800
@@ -45,7 +46,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@touch $(READY)
 
 # What the benchmarks compare with: pinned by hash, and never in the project's own environment.
-$(PEER): benchmarks/peers/litellm.txt
+$(PEER): benchmarks/peers/requirements.txt
 	@echo "setting up .venv-bench (a minute, once)"
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: --require-hashes -r $<

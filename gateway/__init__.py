@@ -10,6 +10,7 @@ The rooms; a module imports only from those above it:
     card, parts                 facts of a model; content
     request, tasks              what is asked and answered; Chat, Generate, Embed
     text_tasks, media_tasks     Classify, Extract, Answer, Summarize, Translate, Rerank; those on images and sound
+    wire                        requests, responses, deltas and errors as JSON
     clock                       time and chance
     config, toml_lines          gateway.toml, and where in it a key is written
     keys, weights               who wraps a key; where weights come from
@@ -18,7 +19,7 @@ The rooms; a module imports only from those above it:
     sqlite                      limits that the processes of a host share
     breaker, histogram          whether a service may be asked now; measurements
     live, vitals                how well it does; what learns that
-    remember, registry          what is kept across restarts; services, described and started once
+    remember, registry, survey  what is kept across restarts; services, described and started once; what they say of themselves
     routing, policies, routes   what judges a model; the built-in rules; needs with names
     ranking, judge, router      the models in order; asking the policies; deciding
     record, basis, replay       what a decision was made from, as JSON too; the same decision again
@@ -26,8 +27,9 @@ The rooms; a module imports only from those above it:
     retry, hop, settle          what may be asked again; one attempt; what it takes and costs
     outcome, journal, call      which error a caller gets; what happened on a call; one request's way
     patience, asking            time limits; a model's answer in time, and hedging
-    stream, gateway             a streamed answer; AsyncGateway
-    sync, wire, cli             Gateway for code that is not async; JSON forms; the `gateway` program
+    stream, bars                a streamed answer; how far something has come
+    batch_journal, batch        many requests at once, and going on with them where they were broken off
+    gateway, sync, cli          AsyncGateway; Gateway for code that is not async; the `gateway` program
 
 A request's way: transforms inspect it -> policies judge every model -> the best one is reserved and started -> transforms
 rewrite the request -> the service answers -> transforms restore the reply -> settle, learn, trace. When a model fails before

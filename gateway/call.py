@@ -68,14 +68,14 @@ class Call:
 
     async def open(self) -> None:
         """Let the transforms look, and gather what routing may know."""
-        classes, cancels = NOTHING, cancellations() if self._transforms else 0
+        classes, cancels = NOTHING, cancellations(self.house) if self._transforms else 0
         for transform in self._transforms:
             findings = None
             try:
                 findings = await transform.inspect(self.request, self.house.resources)
                 classes |= findings.data_classes if findings is not None else NOTHING
             except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and cancellations() > cancels:
+                if isinstance(error, asyncio.CancelledError) and cancellations(self.house) > cancels:
                     raise
                 # Fail closed: what could not be inspected must not leave this machine. No detail: it may be content.
                 self._local_only = f"transform {transform.name!r} failed to inspect the request"
@@ -186,7 +186,8 @@ class Call:
         row: Row = decision.basis.row
         entry = self.house.registry.entries[row.name]
         assert entry.vitals is not None  # only described entries are chosen
-        hop = Hop(entry, row.card, entry.vitals, row.live, self.request, cancellations(), began=self.clock.monotonic())
+        cancels, now = cancellations(self.house), self.clock.monotonic()
+        hop = Hop(entry, row.card, entry.vitals, row.live, self.request, cancels, began=now)
         if self._transforms:
             try:
                 self.rewrite(hop)
@@ -293,7 +294,7 @@ class Call:
         """Settle a failed hop. Returns when a model may be asked again; raises what the caller gets otherwise."""
         if hop.settled:
             raise error
-        if isinstance(error, Exception) and cancellations() > hop.cancels:
+        if isinstance(error, Exception) and cancellations(self.house) > hop.cancels:
             error = asyncio.CancelledError()  # the caller gave up, and the service made an error of its own of that
         name, now = hop.card.name, self.clock.monotonic()
         known, left = self._as_ours(hop, error), self.left_s(now)
@@ -303,7 +304,8 @@ class Call:
         if late and hop.vitals.state == "ready" and not hop.delivered and now - hop.began - hop.idle_s > self._usual_s(hop):
             # What hangs must not stay first. No AttemptTimeout: one caller's short deadline must not shut it to the others.
             failure = ServiceError("silent past its own forecast", model=name)
-        await self._journal.failed(hop, failure, kind, str(known or ""), self.ask)
+        sent = not isinstance(known, InvalidRequest)
+        await self._journal.failed(hop, failure, kind, str(known or ""), self.ask, sent=sent)
         self._delivered = hop.delivered
         if known is None:  # cancelled, closed early, or the interpreter is going down
             self._journal.over(kind, hop)
@@ -377,19 +379,21 @@ class Call:
                 known.retry_after_s = None  # a service may say anything
             return known
         if isinstance(error, asyncio.CancelledError):
-            if cancellations() > hop.cancels:
+            if cancellations(self.house) > hop.cancels:
                 return None
         elif not isinstance(error, (Exception, SystemExit)):
             return None
         if isinstance(error, Closed) and self.house.registry.closed:
             return error
+        if type(error) is InvalidRequest and error.field and hop.vitals.state == "ready":
+            return error  # it names what is wrong of the request: nobody is to blame, and nobody else is asked
         what = error.message if isinstance(error, GatewayError) else f"model {name!r} raised {told(error)}"
         crash = ServiceCrashed(what, model=name, cause=type(error).__name__)
         crash.__cause__ = error
         return crash
 
 
-def cancellations() -> int:
+def cancellations(house: House) -> int:
     """How often the running task has been cancelled: a CancelledError without a new one is the service's own."""
-    task = asyncio.current_task()
+    task = asyncio.current_task(house.loop)
     return task.cancelling() if task is not None else 0

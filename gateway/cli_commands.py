@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -11,18 +12,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.card import ModelCard, Need
+from gateway.bars import Bars
+from gateway.batch_journal import as_line, wire_of
+from gateway.card import Need
 from gateway.cli_config import hidden, in_effect, to_toml
-from gateway.cli_options import Given, given_of, meta_of, named, need_of, record_of, request_of, takes
+from gateway.cli_options import Given, Lines, given_of, meta_of, named, need_of, record_of, request_of, takes
 from gateway.cli_setup import BUILT_IN, Setup, plugin_commands
 from gateway.cli_show import (
     PIPE_CLOSED,
     Answer,
-    Bars,
     check_json,
     check_row,
-    count,
     differences,
+    offer_row,
     show_decision,
     show_json,
     show_note,
@@ -30,12 +32,14 @@ from gateway.cli_show import (
     show_rest,
     show_table,
     silence,
+    status_json,
+    status_row,
+    write_lines,
     write_media,
     write_record,
 )
 from gateway.config import config_schema
 from gateway.errors import ConfigError, GatewayError, InvalidRequest, NoEligibleModel
-from gateway.gateway import ModelStatus
 from gateway.parts import Restart
 from gateway.plugins import GROUP, PluginInfo
 from gateway.request import Meta, Request, Response
@@ -86,7 +90,7 @@ def program() -> Any:
     """The whole program as a command that can be run."""
     app = _app(cls=Commands, no_args_is_help=True)
     app.callback()(_top)
-    commands: tuple[Callable[..., None], ...] = (models, explain, run, replay, plugins, check, config)
+    commands: tuple[Callable[..., None], ...] = (models, explain, run, map_, replay, plugins, check, config)
     for name, command in zip(BUILT_IN, commands, strict=True):
         app.command(name)(command)
     return typer.main.get_command(app)
@@ -112,51 +116,33 @@ def _top(
     """Any model, local or hosted, behind one interface, picked by a policy that says why."""
 
 
-def models(ctx: typer.Context, as_json: AsJson = False) -> None:
+def models(
+    ctx: typer.Context,
+    as_json: AsJson = False,
+    remote: Annotated[
+        str | None,
+        typer.Option("--remote", metavar="NAME", help="List instead all that the endpoint of a model or a provider offers."),
+    ] = None,
+) -> None:
     """List every model: its facts, and how it stands."""
     bars = Bars()
     with Setup.of(ctx).open(bars) as gateway:
+        if remote is not None:
+            cards = sorted(gateway.offered(remote), key=lambda card: card.name)
+            bars.close()
+            if as_json:
+                return show_json([card.to_json() for card in cards])
+            show_table(["name", "context", "$/M in/out"], [offer_row(card) for card in cards], right=["context", "$/M in/out"])
+            return None
         statuses = gateway.models()
         bars.close()
     if as_json:
-        return show_json([_status_json(status) for status in statuses])
+        return show_json([status_json(status) for status in statuses])
     if not statuses:
         show_note("no models: install a plugin such as gateway-local, or name models in gateway.toml")
         return None
     header = ["name", "plugin", "place", "tasks", "params", "bytes", "context", "$/M in/out", "state", "error"]
-    show_table(header, [_status_row(status) for status in statuses], right=["params", "bytes", "context", "$/M in/out"])
-
-
-def _status_row(status: ModelStatus) -> list[str]:
-    card, error = status.card, str(status.error or status.shut)
-    if card is None:
-        return [status.name, status.plugin, *[""] * 6, "failed", error]
-    context = "" if card.context is None else f"{card.context:,}"
-    facts = [card.place, ", ".join(sorted(task.task for task in card.tasks)), count(card.params), count(card.bytes, "B")]
-    return [status.name, status.plugin, *facts, context, _price(card), status.state or "", error]
-
-
-def _price(card: ModelCard) -> str:
-    price = card.price_or_free()
-    if price is None:
-        return "unknown"
-    per_request = f" +{price.request:g}/call" if price.request else ""
-    return f"{price.input:g}/{price.output:g}{per_request}" if price.input or price.output or price.request else "free"
-
-
-def _status_json(status: ModelStatus) -> dict[str, Any]:
-    return {
-        "name": status.name,
-        "plugin": status.plugin,
-        "state": status.state or "failed",
-        "card": status.card.to_json() if status.card else None,
-        "in_flight": status.in_flight,
-        "first_token_s": status.first_token_s,
-        "per_token_s": status.per_token_s,
-        "success": status.success,
-        "shut": status.shut,
-        "error": to_wire(status.error) if status.error else None,
-    }
+    show_table(header, [status_row(status) for status in statuses], right=["params", "bytes", "context", "$/M in/out"])
 
 
 Task = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="chat, embed, generate, or a plugin's own task.")]
@@ -265,6 +251,46 @@ def _streamed(gateway: Gateway, request: Request[Any], need: Need, meta: Meta, b
         answer.end()
         reply: Response = stream.response
     return reply
+
+
+@takes(given=given_of, need=need_of, meta=meta_of)
+def map_(
+    ctx: typer.Context,
+    task: Task,
+    inputs: Annotated[
+        str, typer.Argument(metavar="FILE", show_default=False, help="One request a line; standard input when absent or -.")
+    ] = "-",
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the results here.")] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the answers here as they come; what it has is not asked again."),
+    ] = None,
+    max_concurrency: Annotated[int, typer.Option(metavar="N", help="At most so many at once.")] = 32,
+    max_rps: Annotated[float | None, typer.Option(metavar="R", help="Begin at most so many in a second.")] = None,
+    need: Need,
+    given: Given,
+    meta: Meta,
+) -> None:
+    """Ask for every line of a file, many at once; print a line of JSON for each, in order: the response or the error.
+
+    A line is the input, as `run` takes it, or a JSON object of the task's fields. Exits 1 when some failed.
+    """
+    lines, bars = Lines(task, inputs, given), Bars()
+    if out is not None:
+        out.open("a").close()  # before anything is paid for
+    try:
+        with Setup.of(ctx).open(bars) as gateway:
+            results = gateway.map(
+                lines, need, meta=meta, max_concurrency=max_concurrency, max_rps=max_rps, journal=journal, progress=bars
+            )
+    finally:
+        bars.close()
+    write_lines((as_line(wire_of(result, task)) for result in results), out)
+    failed = Counter(type(result).__name__ for result in results if isinstance(result, GatewayError))
+    if failed:
+        kinds = ", ".join(f"{number} {name}" for name, number in failed.most_common())
+        raise GatewayError(f"{failed.total()} of {len(results)} requests failed: {kinds}")
 
 
 def replay(

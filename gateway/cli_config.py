@@ -17,13 +17,13 @@ QUIET = ("limit", "attempt", "retry", "hedge", "state", "route", "plugin")
 # "max_tokens" counts, "token" grants: the plural is no secret.
 _SECRET_NAME = re.compile(r"key|secret|passw|passphrase|credential|auth|cookie|signature|token(?!s)", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(?i)^(bearer |basic |sk-|pk-|ghp_|github_pat_|glpat-|hf_|xox[a-z]-|AKIA|AIza|eyJ)|-----BEGIN")
-_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[^\s]+")
+_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[^\s]+|keyring:[^\s/]+/[^\s]+")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _QUERY = re.compile(r"(?<=[?&])([^=&\s]*)=([^&\s]+)")
 
 
 def hidden(value: Any, *, secret: bool = False) -> Any:
-    """The same with every value that is or may be a secret replaced. References (env:, file:) stay: they reveal nothing."""
+    """The same with every value that is or may be a secret replaced. References stay: they reveal nothing."""
     match value:
         case Mapping():
             return {name: hidden(item, secret=secret or _is_secret(name, item)) for name, item in value.items()}

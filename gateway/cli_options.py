@@ -1,4 +1,4 @@
-"""What the commands take: options that become a Need, a Meta and a Request, declared once and shared by `run` and `explain`."""
+"""What the commands take: options that become a Need, a Meta and a Request, declared once and shared by commands."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import json
 import mimetypes
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -182,27 +183,83 @@ def given_of(
     )
 
 
-def request_of(task: str, text: str | None, given: Given) -> Request[Any]:
-    """The request that was typed. InvalidRequest names an unknown task or field with what exists."""
+def request_of(task: str, text: str | None, given: Given, *, literal: bool = False) -> Request[Any]:
+    """The request that was typed. InvalidRequest names an unknown task or field with what exists. `literal`: no "-" in it."""
+    kind, body = _begun(task, given)
+    if issubclass(kind, Chat):
+        if "messages" not in body:
+            said = read_input(text, may_be_empty=bool(given.media), literal=literal)
+            user = [*([{"type": "text", "text": said}] if said else ()), *given.media]
+            system = [{"role": "system", "parts": [{"type": "text", "text": given.system}]}] if given.system else []
+            body["messages"] = [*system, {"role": "user", "parts": user}]
+    else:
+        _fill(kind, body, text, given, literal)
+    return _made(task, body)
+
+
+class Lines:
+    """The requests in a file, or on standard input for "-": one a line, made when it is asked for.
+
+    A line that is a JSON object has the fields of the task, any other one is the input. A wrong line's error stands in the
+    place of its request. InvalidRequest, before there is a line, for what would be wrong in all of them.
+    """
+
+    def __init__(self, task: str, file: str, given: Given) -> None:
+        _begun(task, given)
+        if file == "-" and (sys.stdin is None or sys.stdin.isatty()):
+            raise InvalidRequest("give a file of inputs after the task, or pipe them in", field="file")
+        self._task, self._given = task, given
+        self._path = None if file == "-" else Path(file)
+        if self._path is not None:
+            self._path.open("rb").close()  # now: what cannot be read is no matter of a request
+
+    def __iter__(self) -> Iterator[Request[Any] | InvalidRequest]:
+        with nullcontext(sys.stdin.buffer) if self._path is None else self._path.open("rb") as lines:
+            for line in lines:
+                try:
+                    yield self._request(line)
+                except InvalidRequest as error:
+                    yield error
+                except OSError as error:  # the line names a file
+                    yield InvalidRequest(f"{error.filename!r}: {error.strerror or type(error).__name__}", field="input")
+
+    def __length_hint__(self) -> int:
+        if self._path is None or not self._path.is_file():
+            return cast(int, NotImplemented)
+        with self._path.open("rb") as lines:
+            return sum(1 for _ in lines)
+
+    def _request(self, line: bytes) -> Request[Any]:
+        try:
+            text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise InvalidRequest("the line is not UTF-8 text", field="input") from None
+        sets = _json_or_text(text) if text.lstrip().startswith("{") else text
+        if not isinstance(sets, dict):
+            return request_of(self._task, text, self._given, literal=True)
+        if self._given.system or self._given.media:
+            what = "a line of JSON is the whole request: a system message, or a file, goes with lines of text only"
+            raise InvalidRequest(what, field="system" if self._given.system else "media")
+        return _made(self._task, _begun(self._task, replace(self._given, sets={**self._given.sets, **sets}))[1])
+
+
+def _begun(task: str, given: Given) -> tuple[type[Request[Any]], dict[str, Any]]:
+    """The task's class, and the fields that the options state."""
     known = tasks()
     if task not in known:
         raise InvalidRequest(f"unknown task {task!r}; there are: {', '.join(sorted(known))}", field="task")
     kind = known[task]
     names = [f.name for f in fields(kind) if f.name != "meta"]
-    body: dict[str, Any] = {**given.fields, **given.sets}
+    body = {**given.fields, **given.sets}
     for name in body:
         if name not in names:
             raise InvalidRequest(f"the task {task!r} has no field {name!r}; it has: {', '.join(names)}", field=name)
-    if issubclass(kind, Chat):
-        if "messages" not in body:
-            said = read_input(text, may_be_empty=bool(given.media))
-            user = [*([{"type": "text", "text": said}] if said else ()), *given.media]
-            system = [{"role": "system", "parts": [{"type": "text", "text": given.system}]}] if given.system else []
-            body["messages"] = [*system, {"role": "user", "parts": user}]
-    else:
-        if given.system:
-            raise InvalidRequest(f"the task {task!r} takes no system message; it has: {', '.join(names)}", field="system")
-        _fill(kind, body, text, given)
+    if given.system and not issubclass(kind, Chat):
+        raise InvalidRequest(f"the task {task!r} takes no system message; it has: {', '.join(names)}", field="system")
+    return kind, body
+
+
+def _made(task: str, body: dict[str, Any]) -> Request[Any]:
     try:
         return from_wire({"request": task, **body})  # type: ignore[return-value]
     except InvalidRequest as error:
@@ -210,7 +267,7 @@ def request_of(task: str, text: str | None, given: Given) -> Request[Any]:
         raise InvalidRequest(error.message.rpartition("Value error, ")[2].removeprefix(": "), field=error.field) from None
 
 
-def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, given: Given) -> None:
+def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, given: Given, literal: bool) -> None:
     """Media go to the fields of their type; the input goes to the first field that must be given and is not."""
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind) if f.name != "meta"]
@@ -231,16 +288,16 @@ def _fill(kind: type[Request[Any]], body: dict[str, Any], text: str | None, give
         body[name] = media_part(Path(text), hint)
     elif get_origin(hint) in (tuple, list):
         # One text a line, so that as many answers come out as lines went in.
-        typed = read_input(text)
+        typed = read_input(text, literal=literal)
         body[name] = [typed] if typed == text else typed.splitlines()
     else:
-        value = read_input(text)
+        value = read_input(text, literal=literal)
         body[name] = value if hint is str else _json_or_text(value)
 
 
-def read_input(text: str | None, *, may_be_empty: bool = False) -> str:
-    """The input as typed, or from standard input when it is absent or "-"."""
-    if text is None or text == "-":
+def read_input(text: str | None, *, may_be_empty: bool = False, literal: bool = False) -> str:
+    """The input as typed, or from standard input when it is absent, or "-" and not `literal`."""
+    if text is None or (text == "-" and not literal):
         if sys.stdin is None or (text is None and sys.stdin.isatty()):
             raise InvalidRequest("give the input after the task, or pipe it in", field="input")
         try:
@@ -297,7 +354,7 @@ def pairs(texts: list[str] | tuple[()], option: str) -> dict[str, str]:
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

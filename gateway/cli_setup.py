@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from gateway.cli_show import Bars
+from gateway.bars import Bars
 from gateway.config import GatewayConfig, PolicyConfig, load_config, located, parse_config
 from gateway.decision import Decision
 from gateway.errors import ConfigError, GatewayError, PluginError, told
@@ -27,7 +27,7 @@ from gateway.wire import tasks
 
 INTERRUPT_S = 1.0
 """How long closing may take once the user has pressed Ctrl-C."""
-BUILT_IN = ("models", "explain", "run", "replay", "plugins", "check", "config")
+BUILT_IN = ("models", "explain", "run", "map", "replay", "plugins", "check", "config")
 
 
 class Setup:

@@ -1,18 +1,19 @@
-"""What the commands show: tables, JSON, a streamed answer, progress. Colour and bars only where a terminal can take them."""
+"""What the commands show: tables, JSON, a streamed answer. Colour only where a terminal can take it."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.bars import coloured, on_terminal
+from gateway.card import ModelCard
 from gateway.decision import Decision
 from gateway.errors import (
     AttemptTimeout,
@@ -24,13 +25,11 @@ from gateway.errors import (
     Unreachable,
     WeightsError,
 )
+from gateway.gateway import ModelStatus
 from gateway.parts import Audio, File, Image, Media, ToolCall
 from gateway.request import Response
 from gateway.tasks import ChatResponse, EmbedResponse
 from gateway.wire import to_wire
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 PIPE_CLOSED = 141
 """The exit code when nobody reads the output any more: 128 + SIGPIPE, as of a program that was killed by it."""
@@ -57,16 +56,6 @@ ABSENT = object()
 
 # A model's answer must not drive the terminal: of the control characters only tab and newline pass.
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
-
-
-def on_terminal(stream: IO[str]) -> bool:
-    """True where tables may be drawn and lines redrawn."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def coloured(stream: IO[str]) -> bool:
-    """True where escape codes may be written (no-color.org)."""
-    return on_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def show_json(value: Any) -> None:
@@ -163,6 +152,45 @@ def show_decision(decision: Decision) -> None:
         print(("" if number else "\n") + text.translate(CONTROLS))
 
 
+def status_row(status: ModelStatus) -> list[str]:
+    """A model as it stands, for a table."""
+    card, error = status.card, str(status.error or status.shut)
+    if card is None:
+        return [status.name, status.plugin, *[""] * 6, "failed", error]
+    context = "" if card.context is None else f"{card.context:,}"
+    facts = [card.place, ", ".join(sorted(task.task for task in card.tasks)), count(card.params), count(card.bytes, "B")]
+    return [status.name, status.plugin, *facts, context, _price(card), status.state or "", error]
+
+
+def _price(card: ModelCard) -> str:
+    price = card.price_or_free()
+    if price is None:
+        return "unknown"
+    per_request = f" +{price.request:g}/call" if price.request else ""
+    return f"{price.input:g}/{price.output:g}{per_request}" if price.input or price.output or price.request else "free"
+
+
+def offer_row(card: ModelCard) -> list[str]:
+    """A model that an endpoint offers, for a table."""
+    return [card.name, "" if card.context is None else f"{card.context:,}", _price(card)]
+
+
+def status_json(status: ModelStatus) -> dict[str, Any]:
+    """The same as JSON values."""
+    return {
+        "name": status.name,
+        "plugin": status.plugin,
+        "state": status.state or "failed",
+        "card": status.card.to_json() if status.card else None,
+        "in_flight": status.in_flight,
+        "first_token_s": status.first_token_s,
+        "per_token_s": status.per_token_s,
+        "success": status.success,
+        "shut": status.shut,
+        "error": to_wire(status.error) if status.error else None,
+    }
+
+
 def check_row(name: str, plugin: str, result: str | GatewayError) -> list[str]:
     """What `check` found of a model, or of a route, which has no plugin."""
     if isinstance(result, GatewayError):
@@ -200,6 +228,16 @@ def differences(recorded: Any, now: Any, where: str = "") -> list[str]:
         return out
     one, other = ("nothing" if value is ABSENT else json.dumps(value, sort_keys=True) for value in (recorded, now))
     return [] if one == other else [f"{where}: recorded {one}, now {other}"]
+
+
+def write_lines(lines: Iterable[str], path: Path | None) -> None:
+    """Write lines to a file, or to standard output."""
+    if path is None:
+        for line in lines:
+            print(line)
+        return
+    with path.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(line + "\n" for line in lines)
 
 
 class Answer:
@@ -301,57 +339,6 @@ def write_media(reply: Response, path: Path) -> list[Path]:
         target.write_bytes(part.data)
         written.append(target)
     return written
-
-
-class Bars:
-    """Progress bars on standard error, when that is a terminal: pass it to a gateway as `progress`."""
-
-    def __init__(self) -> None:
-        self._shown = on_terminal(sys.stderr)
-        self._lock = threading.Lock()
-        self._progress: Progress | None = None
-        self._bars: dict[str, TaskID] = {}
-
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        with self._lock:
-            if not self._shown:
-                return
-            if self._progress is None:
-                self._progress = _progress()
-                self._progress.start()
-            if label not in self._bars:
-                self._bars[label] = self._progress.add_task(label, total=total)
-            self._progress.update(self._bars[label], completed=done, total=total, visible=total is None or done < total)
-
-    def close(self) -> None:
-        """Wipe the bars: what follows has the terminal for itself."""
-        with self._lock:
-            self._shown = False
-            if self._progress is not None:
-                self._progress.stop()
-                self._progress = None
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Bytes(DownloadColumn):
-        """Bytes done and in all, where there is an all: a start without one only pulses."""
-
-        def render(self, task: Task) -> Text:
-            return super().render(task) if task.total is not None else Text()
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        Bytes(binary_units=True),
-        TimeRemainingColumn(compact=True),
-    )
-    return Progress(
-        *columns, console=Console(stderr=True, color_system="auto" if coloured(sys.stderr) else None), transient=True
-    )
 
 
 def count(number: float | None, suffix: str = "") -> str:

@@ -289,7 +289,8 @@ def parse_config(kind: type[T], value: Any, where: str) -> T:
     try:
         return _checked(kind, value)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problems(error, where))) from None
+        problems = _problems(error, where)
+    raise ConfigError("; ".join(problems))  # here: as its context, pydantic's error would quote what may be a secret
 
 
 def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
@@ -314,7 +315,8 @@ def load_config(source: str | Path | Mapping[str, Any] | None) -> GatewayConfig:
     try:
         return _checked(GatewayConfig, table)
     except ValidationError as error:
-        raise ConfigError(_with_lines(_problems(error, ""), path, text)) from None
+        problems = _problems(error, "")
+    raise ConfigError(_with_lines(problems, path, text))
 
 
 def located(error: ConfigError, source: object) -> ConfigError:

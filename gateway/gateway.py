@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from gateway.asking import Race, hedge_after_s, reply
+from gateway.batch import Batch
 from gateway.call import Call
 from gateway.card import ANYTHING, ModelCard, Need, check_number
 from gateway.clock import Clock, SystemClock, seeded
 from gateway.config import GatewayConfig, located
 from gateway.decision import Decision
-from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, PluginError, ServiceCrashed, told
+from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, PluginError, told
 from gateway.events import Event, Observer
 from gateway.hop import House
 from gateway.keys import EnvKey, FileKey, Keys
@@ -25,7 +26,7 @@ from gateway.live import State
 from gateway.otel import JsonLines
 from gateway.plugins import Plugins, load
 from gateway.policies import builtin_policies
-from gateway.registry import Entry, Registry, whose
+from gateway.registry import Registry, whose
 from gateway.remember import recall, snapshot, write
 from gateway.request import Meta, Request, Response
 from gateway.retry import RetryBudget
@@ -36,6 +37,7 @@ from gateway.service import ModelService, Progress, Resources, no_progress
 from gateway.sqlite import SQLiteState
 from gateway.state import MemoryState, StateStore
 from gateway.stream import Stream
+from gateway.survey import checked, offered
 from gateway.tasks import Chat, ChatResponse
 from gateway.transform import Transform
 from gateway.weights import FileStore
@@ -43,8 +45,6 @@ from gateway.weights import FileStore
 R = TypeVar("R", bound=Response)
 Source = str | Path | Mapping[str, Any] | None
 
-CHECK_LIMIT_S = 60.0
-"""A check may import what a model needs, and try an endpoint."""
 REMEMBER_S = 60.0
 """How often what was measured is written down, where it is to be remembered."""
 
@@ -192,6 +192,32 @@ class AsyncGateway:
         """Sugar for ``run(Chat.ask(text, **options), need)``."""
         return await self.run(Chat.ask(text, **options), need, meta=meta)
 
+    async def map(
+        self,
+        requests: Iterable[Request[R] | GatewayError] | AsyncIterable[Request[R] | GatewayError],
+        need: Need | None = None,
+        *,
+        meta: Meta | None = None,
+        max_concurrency: int = 32,
+        max_rps: float | None = None,
+        journal: str | Path | None = None,
+        progress: Progress | bool = True,
+    ) -> list[R | GatewayError]:
+        """The answers to many requests, in their order, with the error in the place of each that failed.
+
+        Requests are read as they can begin, on this event loop, so there may be any number; at most `max_concurrency` are under
+        way, and at most `max_rps` begin in a second. With a `journal`, a file that holds answers, what it answers is not asked
+        again: see batch_journal.py. `progress` is a bar on a terminal, or is told how many are done. A GatewayError among the
+        requests is its own result. Closed, a ConfigError of the journal, and what `requests` raises end it all.
+        """
+        self._check_loop()
+        ask = partial(self.run, need=need, meta=meta)
+        batch = Batch(
+            ask, self._house.clock, need=need, meta=meta, max_concurrency=max_concurrency, max_rps=max_rps, journal=journal,
+            progress=progress,
+        )  # fmt: skip
+        return await batch.run(requests)
+
     async def explain(self, request: Request[Any], need: Need | None = None, *, meta: Meta | None = None) -> Decision:
         """How this request would be routed now: a table of every model, its scores, and why it was refused.
 
@@ -244,26 +270,17 @@ class AsyncGateway:
 
         Sends no request to a model.
         """
-
-        async def one(entry: Entry) -> str | GatewayError:
-            if entry.card is None:
-                return entry.error or Closed("the gateway was closed meanwhile")
-            scope = asyncio.timeout(CHECK_LIMIT_S)
-            try:
-                async with scope:
-                    return await entry.service.check(self._resources)
-            except GatewayError as error:
-                return error
-            except Exception as error:
-                slow = f"check took longer than {CHECK_LIMIT_S:g} s"
-                what = slow if scope.expired() else f"model {entry.name!r} raised {told(error)} in check"
-                return ServiceCrashed(what, model=entry.name, cause=type(error).__name__)
-
         self._check_loop()
         entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)
-        found = dict(zip([e.name for e in entries], await asyncio.gather(*map(one, entries)), strict=True))
+        found = await checked(entries, self._resources)
         cards = [entry.card for entry in entries if entry.card is not None]
         return found | {f"route {name}": ConfigError(why) for name, why in self._unservable(cards).items()}
+
+    async def offered(self, name: str) -> Sequence[ModelCard]:
+        """What the endpoint of a model, or of a provider, offers: see `ModelService.offered`. UnknownModel, ServiceError."""
+        self._check_loop()
+        entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)
+        return await offered(name, entries, self._resources)
 
     async def aclose(self) -> None:
         """Close every service. Calls under way fail with Closed or their own error; closing twice is harmless."""
@@ -332,7 +349,7 @@ class AsyncGateway:
             raise Closed("this gateway has been closed")
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
+            self._loop = self._house.loop = loop
         elif self._loop is not loop:
             raise Closed("an AsyncGateway belongs to one event loop, and this is another: make one per loop, or use Gateway")
 

@@ -32,6 +32,15 @@ _SHARPNESS = 5
 _FIELDS = ("decay", "gain", "count", "buckets")
 
 
+def bucket_of(value: float) -> int | None:
+    """The bucket that a measurement falls into; None for what measures nothing."""
+    if LOW < value < HIGH:
+        return math.ceil(math.log(value) * _PER_LOG)
+    if 0.0 <= value < math.inf:
+        return _FIRST if value <= LOW else _LAST
+    return None
+
+
 class Histogram:
     """A decayed histogram of positive measurements. At most 706 buckets, whatever arrives; usually a few dozen."""
 
@@ -52,12 +61,12 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count one more measurement; 0 counts as `LOW`. NaN, infinity and what is negative measure nothing: left out."""
-        if LOW < value < HIGH:
-            bucket = math.ceil(math.log(value) * _PER_LOG)
-        elif 0.0 <= value < math.inf:
-            bucket = _FIRST if value <= LOW else _LAST
-        else:
-            return
+        bucket = bucket_of(value)
+        if bucket is not None:
+            self.add_to(bucket)
+
+    def add_to(self, bucket: int) -> None:
+        """Count one more measurement by its bucket, as `bucket_of` gives it: for one that several histograms are told."""
         buckets = self._buckets
         self._gain = gain = self._gain * self._growth
         buckets[bucket] = buckets.get(bucket, 0.0) + gain

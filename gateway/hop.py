@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,8 @@ class House:
     emit: Callable[[Event], None]
     watched: bool
     calls: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    """The loop that the gateway belongs to. To ask Python which one runs is a system call, each time."""
 
 
 @dataclass(slots=True)

@@ -69,17 +69,23 @@ class Journal:
             self._tell("request", hop, trace.seconds, usage=usage, response=response)
         return response
 
-    async def failed(self, hop: Hop, error: ServiceError | None, kind: str, message: str, ask: Ask) -> None:
-        """Settle a hop that failed, and learn from it; `error` is None when its caller gave up."""
+    async def failed(
+        self, hop: Hop, error: ServiceError | None, kind: str, message: str, ask: Ask, *, sent: bool = True
+    ) -> None:
+        """Settle a hop that failed, and learn from it; `error` is None when its caller gave up, or its request is wrong.
+
+        `sent` is False when nothing has left for the model.
+        """
         # Who gives up, or waits no longer, is billed for what the model has read all the same.
         billed = (
-            hop.taken
+            sent
+            and hop.taken
             and hop.answer is None
             and hop.vitals.state == "ready"
             and (error is None or isinstance(error, AttemptTimeout))
         )
         usage = usage_of_failure(hop, error, ask.input_tokens, billed=billed)
-        await give_back(self._house, hop, usage, usage.cost_usd)
+        await give_back(self._house, hop, usage, usage.cost_usd, sent=sent)
         now = self._house.clock.monotonic()
         self._note(hop, kind, message, now, usage)
         if error is not None and error.spare_key:

@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,15 +173,16 @@ def _from_keyring(rest: str, ref: str) -> str:
     service, _, user = rest.rpartition("/")
     if not service or not user:
         raise ConfigError("a secret of the keyring is given as keyring:SERVICE/USER")
+    if find_spec("keyring") is None:
+        raise ConfigError(f"secret {ref!r} needs the package keyring: pip install 'gateway-sdk[keyring]'")
     try:
         import keyring
-        from keyring.errors import KeyringError
-    except ImportError as error:
-        raise ConfigError(f"secret {ref!r} needs the package keyring: pip install 'gateway-sdk[keyring]'") from error
-    try:
-        value = keyring.get_password(service, user)
-    except KeyringError as error:
-        raise MissingSecret(f"secret {ref!r}: the keyring cannot be read: {type(error).__name__}", ref=ref) from None
+
+        value, why = keyring.get_password(service, user), ""
+    except Exception as error:  # locked, not there on this machine, or whatever its backend raises: which may say anything
+        value, why = None, type(error).__name__
+    if why:
+        raise MissingSecret(f"secret {ref!r}: the keyring cannot be read: {why}", ref=ref)
     if not value:
         raise MissingSecret(f"secret {ref!r} is not in the keyring: `keyring set {service} {user}` puts it there", ref=ref)
     return str(value)
@@ -192,10 +194,11 @@ def _read_private(path: Path, ref: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_IMODE(mode) & 0o077:
                 raise ConfigError(f"secret file {str(path)!r} can be read by others: chmod 600 it")
-            value = file.read(65_536).decode().strip()
+            value, why = file.read(65_536).decode().strip(), ""
     except (OSError, ValueError) as error:
-        # Without its cause: an error of decoding holds the bytes that it could not decode.
-        raise MissingSecret(f"secret file {str(path)!r} cannot be read: {type(error).__name__}", ref=ref) from None
+        value, why = "", type(error).__name__
+    if why:  # told here: an error of decoding, as the context, would hold the bytes that it could not decode
+        raise MissingSecret(f"secret file {str(path)!r} cannot be read: {why}", ref=ref)
     if not value:
         raise MissingSecret(f"secret file {str(path)!r} is empty", ref=ref)
     return value

@@ -6,6 +6,7 @@ as OpenAI's API does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,9 +15,11 @@ from gateway.card import check_number
 from gateway.errors import InvalidRequest
 from gateway.parts import Audio, Delta, Image
 from gateway.request import NOTHING, Request, Response, Traits, check_text, text_bytes
-from gateway.text_tasks import ClassifyResponse
+from gateway.text_tasks import FUNCTIONS, ClassifyResponse, check_mapping, check_maybe_text, check_one_of
 
 IMAGE, AUDIO = frozenset({"image"}), frozenset({"audio"})
+WORD = "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+EXAMPLES = {"image": "image/png", "audio": "audio/mpeg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +35,15 @@ class ClassifyImage(Request[ClassifyResponse]):
     def __post_init__(self) -> None:
         _check_part(self.inputs, Image)
         check_number(self.top_k, "top_k", low=1, whole=True)
-        if self.function_to_apply not in (None, "sigmoid", "softmax", "none"):
-            raise InvalidRequest("function_to_apply is none of sigmoid, softmax, none", field="function_to_apply")
+        check_one_of(self.function_to_apply, "function_to_apply", *FUNCTIONS)
 
     def traits(self) -> Traits:
         return Traits(output_tokens=0, modalities=IMAGE)
+
+    def accept(self, response: Response) -> Response:
+        if not isinstance(response, ClassifyResponse) or not response.labels:
+            raise ValueError("no classes")
+        return response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,10 @@ class GenerateImageResponse(Response):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateImage(Request[GenerateImageResponse]):
-    """Images made from a description. `width` and `height` are pixels, `guidance_scale` how closely to follow it."""
+    """Images made from a description. `width` and `height` are pixels, `guidance_scale` how closely to follow it.
+
+    `media_type` is the wanted form, such as ``image/webp``.
+    """
 
     task = "generate_image"
 
@@ -99,6 +109,7 @@ class GenerateImage(Request[GenerateImageResponse]):
     n: int = 1
     width: int | None = None
     height: int | None = None
+    media_type: str | None = None
     negative_prompt: str | None = field(default=None, repr=False)
     guidance_scale: float | None = None
     num_inference_steps: int | None = None
@@ -109,6 +120,11 @@ class GenerateImage(Request[GenerateImageResponse]):
         check_text(self.inputs, "inputs")
         for name in ("n", "width", "height", "num_inference_steps"):
             check_number(getattr(self, name), name, low=1, whole=True)
+        if self.n is None:
+            raise InvalidRequest("n must be a whole number of at least 1", field="n")
+        check_media_type(self.media_type, "image")
+        check_maybe_text(self.negative_prompt, "negative_prompt", empty=True)
+        check_maybe_text(self.scheduler, "scheduler")
         check_number(self.guidance_scale, "guidance_scale", low=0)
         check_number(self.seed, "seed", low=None, whole=True)
         if (self.width is None) != (self.height is None):
@@ -126,10 +142,13 @@ class GenerateImage(Request[GenerateImageResponse]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of what was said, and from when to when: seconds from the beginning."""
+    """A piece of what was said, and from when to when: seconds from the beginning.
+
+    Its end is None where the model saw none: Whisper does not where a recording breaks off in a word.
+    """
 
     text: str = field(repr=False)
-    timestamp: tuple[float, float]
+    timestamp: tuple[float, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +176,27 @@ class Transcribe(Request[TranscribeResponse]):
     language: str | None = None
     prompt: str | None = field(default=None, repr=False)
     temperature: float | None = None
-    generation_parameters: Mapping[str, Any] | None = None
+    generation_parameters: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_part(self.inputs, Audio)
-        if self.return_timestamps not in (None, True, False, "word"):
+        if self.return_timestamps != "word" and not isinstance(self.return_timestamps, (bool, type(None))):
             raise InvalidRequest("return_timestamps is true, false or 'word'", field="return_timestamps")
+        check_maybe_text(self.language, "language")
+        check_maybe_text(self.prompt, "prompt", empty=True)
         check_number(self.temperature, "temperature", low=0, high=2)
+        check_mapping(self.generation_parameters, "generation_parameters")
 
     def traits(self) -> Traits:
         features = frozenset({"timestamps"}) if self.return_timestamps else NOTHING
         return Traits(input_bytes=text_bytes(self.prompt), features=features, modalities=AUDIO)
+
+    def accept(self, response: Response) -> Response:
+        if not isinstance(response, TranscribeResponse):
+            raise ValueError("no transcription")
+        if self.return_timestamps and response.text.strip() and not response.chunks:
+            raise ValueError("no timestamps")
+        return response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +219,25 @@ class Speak(Request[SpeakResponse]):
     media_type: str | None = None
     speed: float | None = None
     instructions: str | None = field(default=None, repr=False)
-    generation_parameters: Mapping[str, Any] | None = None
+    generation_parameters: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_text(self.inputs, "inputs")
+        check_maybe_text(self.voice, "voice")
+        check_maybe_text(self.instructions, "instructions", empty=True)
+        check_media_type(self.media_type, "audio")
         check_number(self.speed, "speed", low=0.1, high=10)
+        check_mapping(self.generation_parameters, "generation_parameters")
 
     def traits(self) -> Traits:
         return Traits(input_bytes=text_bytes(self.inputs), output_tokens=0)
+
+
+def check_media_type(value: object, kind: str) -> None:
+    """Refuse what is no media type (RFC 6838, 4.2) of that kind, parameters allowed: it may become an HTTP header."""
+    shape = rf"(?i:{kind})/{WORD}(?: ?; ?{WORD}={WORD})*"
+    if value is not None and not (isinstance(value, str) and re.fullmatch(shape, value)):
+        raise InvalidRequest(f"media_type must be one such as {EXAMPLES[kind]}", field="media_type")
 
 
 def _check_part(value: object, kind: type) -> None:

@@ -39,7 +39,7 @@ class Patience:
             self._timer = None
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._waiting, self._cancelling = task, task.cancelling()
         if self._timer is None or self._timer.when() > self._deadline_s:

@@ -37,7 +37,7 @@ def record(basis: Basis, decision: Decision) -> dict[str, Any]:
         "policy": _config(basis.router.config),
         "ask": {
             "task": shape.task.task,
-            "need": _need(shape.need),
+            "need": need_json(shape.need),
             "features": sorted(shape.features),
             "modalities": sorted(shape.modalities),
             "data_classes": sorted(shape.data_classes),
@@ -65,6 +65,17 @@ def text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
+def need_json(need: Need) -> dict[str, Any]:
+    """What a need says, as plain JSON values; what it leaves open is left out."""
+    out = {}
+    for f in fields(need):
+        value = getattr(need, f.name)
+        if f.init and value != f.default and value not in (None, (), frozenset()):
+            out[f.name] = sorted(value) if isinstance(value, frozenset) else value
+    plain: dict[str, Any] = json.loads(text(out))
+    return plain
+
+
 def _row(basis: Basis, row: Row, load: int) -> dict[str, Any]:
     looked, shut = basis.looked.get(row.name, ()), basis.ranking.shut.get(row.name)
     standing = [asdict(veto) for veto in looked if veto.policy == "gateway" and veto.rule in (*SHUT, "quota")]
@@ -82,13 +93,3 @@ def _row(basis: Basis, row: Row, load: int) -> dict[str, Any]:
 
 def _config(config: PolicyConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name != "remember"}
-
-
-def _need(need: Need) -> dict[str, Any]:
-    out = {}
-    for f in fields(need):
-        value = getattr(need, f.name)
-        if f.init and value != f.default and value not in (None, (), frozenset()):
-            out[f.name] = sorted(value) if isinstance(value, frozenset) else value
-    plain: dict[str, Any] = json.loads(text(out))
-    return plain

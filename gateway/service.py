@@ -144,7 +144,8 @@ class ModelService(ABC):
     async def run(self, request: Request[Any], /) -> Response:
         """Answer one request with the response class of its task. Never change the request.
 
-        Raise a ServiceError that says what went wrong (`gateway.errors`); when cancelled, free everything at once.
+        Raise a ServiceError that says what went wrong (`gateway.errors`), or an InvalidRequest that names the field which
+        no model could take, such as a URL that cannot be fetched; when cancelled, free everything at once.
         """
 
     async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Restart | Response]:

@@ -13,12 +13,14 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from gateway.card import Need
+from gateway.batch import Handed
+from gateway.card import ModelCard, Need
 from gateway.decision import Decision
 from gateway.errors import Closed, GatewayError
 from gateway.gateway import AsyncGateway, ModelStatus, Source
@@ -81,6 +83,23 @@ class Gateway:
         """Sugar for ``run(Chat.ask(text, **options), need)``."""
         return self.run(Chat.ask(text, **options), need, meta=meta)
 
+    def map(
+        self,
+        requests: Iterable[Request[R] | GatewayError],
+        need: Need | None = None,
+        *,
+        meta: Meta | None = None,
+        max_concurrency: int = 32,
+        max_rps: float | None = None,
+        journal: str | Path | None = None,
+        progress: Progress | bool = True,
+    ) -> list[R | GatewayError]:
+        """See `AsyncGateway.map`. The requests are read in the thread that calls; `progress` is called in another one."""
+        gateway, loop = self._current()
+        handed = Handed(requests)
+        limits: dict[str, Any] = {"max_concurrency": max_concurrency, "max_rps": max_rps}
+        return loop.call(gateway.map(handed, need, meta=meta, journal=journal, progress=progress, **limits), meanwhile=handed)
+
     def explain(self, request: Request[Any], need: Need | None = None, *, meta: Meta | None = None) -> Decision:
         """How this request would be routed now, as a table that prints. Asks no model."""
         gateway, loop = self._current()
@@ -100,6 +119,11 @@ class Gateway:
         """By model: a line about it, or the error that says what is wrong."""
         gateway, loop = self._current()
         return loop.call(gateway.check())
+
+    def offered(self, name: str) -> Sequence[ModelCard]:
+        """What the endpoint of a model, or of a provider, offers."""
+        gateway, loop = self._current()
+        return loop.call(gateway.offered(name))
 
     def close(self) -> None:
         """Close every service and end the thread; calls under way end with Closed. Closing twice is harmless."""
@@ -305,11 +329,17 @@ class Loop:
         job.ended.add_done_callback(lambda _: self._jobs.discard(job))
         return job
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. When interrupted it is cancelled, and waited for, before the interrupt goes on."""
+    def call(self, work: Coroutine[Any, Any, T], *, meanwhile: Handed[Any] | None = None) -> T:
+        """The coroutine's result. When interrupted it is cancelled, and waited for, before the interrupt goes on.
+
+        `meanwhile` is served in this thread until then.
+        """
         job: Job[T] | None = None
         try:
             job = self.begin(work)
+            if meanwhile is not None:
+                job.ended.add_done_callback(meanwhile.end)
+                meanwhile.serve()
             return job.ended.result()
         except BaseException:
             if job is not None:

@@ -16,6 +16,7 @@ from gateway.parts import Delta
 from gateway.request import NOTHING, Request, Response, Traits, as_tuple, check_text, text_bytes
 
 Truncation = Literal["do_not_truncate", "longest_first", "only_first", "only_second"]
+FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +38,13 @@ class ClassifyResponse(Response):
 class Classify(Request[ClassifyResponse]):
     """Which class a text belongs to: one of those that the model was trained on, or of `candidate_labels` (zero-shot).
 
-    `hypothesis_template` holds ``{}`` where a label goes; `multi_label`: each label by itself, else their scores sum to 1.
-    `top_k` is how many classes come back, `function_to_apply` what makes scores of logits.
+    With candidate labels `hypothesis_template` holds ``{}`` where a label goes; `multi_label`: each label by itself, else their
+    scores sum to 1. `top_k` is how many classes come back at most, `function_to_apply` what makes scores of logits.
     """
 
     inputs: str = field(repr=False)
-    candidate_labels: tuple[str, ...] = ()
-    hypothesis_template: str | None = None
+    candidate_labels: tuple[str, ...] = field(default=(), repr=False)
+    hypothesis_template: str | None = field(default=None, repr=False)
     multi_label: bool | None = None
     top_k: int | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
@@ -53,16 +54,26 @@ class Classify(Request[ClassifyResponse]):
         as_tuple(self, "candidate_labels")
         if not all(isinstance(label, str) and label for label in self.candidate_labels):
             raise InvalidRequest("candidate_labels must be non-empty strings", field="candidate_labels")
-        template = self.hypothesis_template
-        if template is not None and "{}" not in template:
+        check_maybe_text(self.hypothesis_template, "hypothesis_template")
+        if self.hypothesis_template is not None and "{}" not in self.hypothesis_template:
             raise InvalidRequest("hypothesis_template must hold {} where the label goes", field="hypothesis_template")
+        check_flag(self.multi_label, "multi_label")
+        for name in ("hypothesis_template", "multi_label"):
+            if getattr(self, name) is not None and not self.candidate_labels:
+                raise InvalidRequest(f"{name} goes with candidate_labels: give both or none", field=name)
         check_number(self.top_k, "top_k", low=1, whole=True)
-        _one_of(self.function_to_apply, "function_to_apply", "sigmoid", "softmax", "none")
+        check_one_of(self.function_to_apply, "function_to_apply", *FUNCTIONS)
 
     def traits(self) -> Traits:
         features = frozenset({"zero_shot"}) if self.candidate_labels else NOTHING
         size = text_bytes(self.inputs) + text_bytes(self.candidate_labels)
         return Traits(input_bytes=size, output_tokens=0, features=features)
+
+    def accept(self, response: Response) -> Response:
+        labels = {each.label for each in response.labels} if isinstance(response, ClassifyResponse) else set()
+        if not labels or (self.candidate_labels and not labels <= set(self.candidate_labels)):
+            raise ValueError("no classes, or others than those to choose from")
+        return response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,23 +98,31 @@ class ExtractResponse(Response):
 class Extract(Request[ExtractResponse]):
     """Names, places and the like in a text: token classification, its tokens aggregated to spans.
 
-    `aggregation_strategy` says how: "none" gives a span for each token. `ignore_labels` are left out; `stride` is the overlap,
-    in tokens, of the windows that a long text is cut into.
+    `aggregation_strategy` says how: "none" gives a span for each token. `ignore_labels` are left out, an empty one leaves
+    nothing out; `stride` is the overlap, in tokens, of the windows that a long text is cut into.
     """
 
     inputs: str = field(repr=False)
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
-    ignore_labels: tuple[str, ...] = ()
+    ignore_labels: tuple[str, ...] | None = None
     stride: int | None = None
 
     def __post_init__(self) -> None:
         check_text(self.inputs, "inputs")
-        as_tuple(self, "ignore_labels")
+        if self.ignore_labels is not None:
+            as_tuple(self, "ignore_labels")
+            if not all(isinstance(label, str) for label in self.ignore_labels):
+                raise InvalidRequest("ignore_labels must all be strings", field="ignore_labels")
         check_number(self.stride, "stride", low=0, whole=True)
-        _one_of(self.aggregation_strategy, "aggregation_strategy", "none", "simple", "first", "average", "max")
+        check_one_of(self.aggregation_strategy, "aggregation_strategy", "none", "simple", "first", "average", "max")
 
     def traits(self) -> Traits:
         return Traits(input_bytes=text_bytes(self.inputs), output_tokens=0)
+
+    def accept(self, response: Response) -> Response:
+        if not isinstance(response, ExtractResponse) or not _within(response.spans, self.inputs):
+            raise ValueError("a span that does not lie in the text")
+        return response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +165,16 @@ class Answer(Request[AnswerResponse]):
         for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len"):
             check_number(getattr(self, name), name, low=1, whole=True)
         check_number(self.doc_stride, "doc_stride", low=0, whole=True)
+        check_flag(self.handle_impossible_answer, "handle_impossible_answer")
+        check_flag(self.align_to_words, "align_to_words")
 
     def traits(self) -> Traits:
         return Traits(input_bytes=text_bytes((self.question, self.context)), output_tokens=0)
+
+    def accept(self, response: Response) -> Response:
+        if not isinstance(response, AnswerResponse) or not _within(response.answers, self.context):
+            raise ValueError("an answer that does not lie in the context")
+        return response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +194,11 @@ class Summarize(Request[SummarizeResponse]):
     inputs: str = field(repr=False)
     truncation: Truncation | None = None
     clean_up_tokenization_spaces: bool | None = None
-    generate_parameters: Mapping[str, Any] | None = None
+    generate_parameters: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_text(self.inputs, "inputs")
-        _one_of(self.truncation, "truncation", "do_not_truncate", "longest_first", "only_first", "only_second")
-        _mapping(self.generate_parameters, "generate_parameters")
+        _check_writing(self)
 
     def traits(self) -> Traits:
         return Traits(input_bytes=text_bytes(self.inputs))
@@ -198,12 +223,13 @@ class Translate(Request[TranslateResponse]):
     tgt_lang: str | None = None
     truncation: Truncation | None = None
     clean_up_tokenization_spaces: bool | None = None
-    generate_parameters: Mapping[str, Any] | None = None
+    generate_parameters: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_text(self.inputs, "inputs")
-        _one_of(self.truncation, "truncation", "do_not_truncate", "longest_first", "only_first", "only_second")
-        _mapping(self.generate_parameters, "generate_parameters")
+        check_maybe_text(self.src_lang, "src_lang")
+        check_maybe_text(self.tgt_lang, "tgt_lang")
+        _check_writing(self)
 
     def traits(self) -> Traits:
         return Traits(input_bytes=text_bytes(self.inputs))
@@ -253,11 +279,36 @@ class Rerank(Request[RerankResponse]):
         return response
 
 
-def _one_of(value: object, name: str, *known: str) -> None:
+def check_one_of(value: object, name: str, *known: str) -> None:
+    """Refuse what is none of the known words. None passes, here and below."""
     if value is not None and value not in known:
         raise InvalidRequest(f"{name} is none of {', '.join(known)}", field=name)
 
 
-def _mapping(value: object, name: str) -> None:
-    if value is not None and not isinstance(value, Mapping):
-        raise InvalidRequest(f"{name} must be a mapping", field=name)
+def check_flag(value: object, name: str) -> None:
+    """Refuse what is neither true nor false."""
+    if value is not None and type(value) is not bool:
+        raise InvalidRequest(f"{name} must be true or false", field=name)
+
+
+def check_mapping(value: object, name: str) -> None:
+    """Refuse what is no mapping of names to values."""
+    if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+        raise InvalidRequest(f"{name} must be a mapping of names to values", field=name)
+
+
+def check_maybe_text(value: object, name: str, *, empty: bool = False) -> None:
+    """Refuse what is no string; or an empty one, unless that may be."""
+    if value is not None and not (empty and value == ""):
+        check_text(value, name)
+
+
+def _check_writing(request: Summarize | Translate) -> None:
+    check_one_of(request.truncation, "truncation", "do_not_truncate", "longest_first", "only_first", "only_second")
+    check_flag(request.clean_up_tokenization_spaces, "clean_up_tokenization_spaces")
+    check_mapping(request.generate_parameters, "generate_parameters")
+
+
+def _within(pieces: Sequence[Span] | Sequence[Found], text: str) -> bool:
+    """True when every piece lies in the text."""
+    return all(0 <= piece.start <= piece.end <= len(text) for piece in pieces)

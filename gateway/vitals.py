@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.breaker import MOST_S, Breaker
 from gateway.card import ModelCard, Quota, finite
-from gateway.histogram import DECAY, Histogram, shrunk
+from gateway.histogram import DECAY, Histogram, bucket_of, shrunk
 from gateway.live import OUTPUT_TOKENS, P90_TOKENS, Live, State
 
 FAILURE_HALF_LIFE_S = 30.0
@@ -215,13 +215,15 @@ class Vitals:
             per_token_s = live.per_token_s * factor if output_tokens > 0 else None
         elif output_tokens > 1:
             per_token_s = max(seconds - first_token_s, 0.0) / (output_tokens - 1)
-        self.first_token.add(first_token_s)
-        self._long[0].add(first_token_s)
-        self._pool.first_token.add(first_token_s)
-        if per_token_s is not None:
-            self.per_token.add(per_token_s)
-            self._long[1].add(per_token_s)
-            self._pool.per_token.add(per_token_s)
+        long, pool = self._long, self._pool
+        if (bucket := bucket_of(first_token_s)) is not None:
+            self.first_token.add_to(bucket)
+            long[0].add_to(bucket)
+            pool.first_token.add_to(bucket)
+        if per_token_s is not None and (bucket := bucket_of(per_token_s)) is not None:
+            self.per_token.add_to(bucket)
+            long[1].add_to(bucket)
+            pool.per_token.add_to(bucket)
         self._touch()
         self._pool.told(self._pulse.changes)
 

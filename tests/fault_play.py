@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,18 +16,19 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import trustme
+from fault_wires import OPENAI, QUESTION, Step, Wire
+
 from gateway import AsyncGateway, Attempt, Chat, ChatResponse, GatewayError, Meta, Need, Restart, SystemClock
 from gateway.testing import Fault, LoopbackServer, Reply
 
 Way = Literal["run", "stream"]
 T = TypeVar("T")
-Step = Reply | Fault
 
 CLOCK = SystemClock()
 NAMES = ("one", "two", "three")
 """The providers, the best one first."""
 SECRET = "sk-of-the-fault-table"
-QUESTION = "What do you stand for, please?"
 ASK = Chat.ask(QUESTION, max_tokens=60)
 HANG_S = 20.0
 """A safety net: nothing here takes so long."""
@@ -43,12 +45,13 @@ def whole(name: str) -> str:
 class Provider:
     """How one provider behaves: `steps` meet its first requests, `then` every other one; None answers.
 
-    `down`: nobody listens at its port. `facts` are further keys of its row.
+    `down`: no connection comes about, since nobody listens at its port ("refused"), its name is unknown ("dns"), or its
+    certificate is not trusted ("untrusted"). `facts` are further keys of its row.
     """
 
     steps: tuple[Step, ...] = ()
     then: Step | None = None
-    down: bool = False
+    down: Literal["", "refused", "dns", "untrusted"] = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,16 +120,17 @@ class Outcome:
 class Host:
     """A provider at work: its server, when it was asked, and its row."""
 
-    def __init__(self, at: int, provider: Provider, folder: Path) -> None:
+    def __init__(self, at: int, provider: Provider, folder: Path, wire: Wire = OPENAI) -> None:
         self.name = NAMES[at]
-        self.provider = provider
+        self.provider, self.wire = provider, wire
         self.asked_at: list[float] = []
-        self.server = LoopbackServer(answer=lambda _: whole(self.name))
+        tls = _stranger() if provider.down == "untrusted" else None
+        self.server = LoopbackServer(answer=lambda _: whole(self.name), tls=tls)
         self._at, self._folder = at, folder
         self._nobody: socket.socket | None = None
 
     def __enter__(self) -> Host:
-        if self.provider.down:
+        if self.provider.down == "refused":
             # Bound but not listening: the port stays refused, and nobody else can take it.
             self._nobody = socket.socket()
             self._nobody.bind(("127.0.0.1", 0))
@@ -144,8 +148,12 @@ class Host:
         """From now on fail as the scenario says, and count from 0."""
         self.server.clear()
         self.asked_at.clear()
-        self.server.always(_dated(self.provider.then or Reply()), when=self.noted)
-        self.server.script(*[_dated(step) for step in self.provider.steps], when=self.noted)
+        self.server.always(self.spoken(self.provider.then or Reply()), when=self.noted)
+        self.server.script(*[self.spoken(step) for step in self.provider.steps], when=self.noted)
+
+    def spoken(self, step: Step) -> Reply | Fault:
+        """A step as the server takes it."""
+        return _dated(self.wire.spoken(step))
 
     def noted(self, request: object) -> bool:
         """True, for every request: when it came is kept."""
@@ -160,11 +168,15 @@ class Host:
             secret.touch(0o600)
             secret.write_text(f"{SECRET}-{facts['api_key']}")
             facts["api_key"] = f"file:{secret}"
-        port = self._nobody.getsockname()[1] if self._nobody is not None else 0
+        if self._nobody is not None:
+            origin = f"http://127.0.0.1:{self._nobody.getsockname()[1]}"
+        else:
+            origin = "http://no-such-host.invalid" if self.provider.down == "dns" else self.server.origin
         return {
             "name": self.name,
             "provider": self.name,
-            "base_url": f"http://127.0.0.1:{port}/v1" if port else self.server.url,
+            "api": self.wire.api,
+            "base_url": origin + self.wire.path,
             "features": FEATURES,
             "quality": (0.9, 0.5, 0.3)[self._at],
             "price": {"input": 1.0, "output": 1.0},
@@ -177,12 +189,12 @@ class Host:
 
 @contextlib.asynccontextmanager
 async def at_work(
-    providers: Sequence[Provider], config: Mapping[str, Any], *, warm: Sequence[str] = ()
+    providers: Sequence[Provider], config: Mapping[str, Any], *, warm: Sequence[str] = (), wire: Wire = OPENAI
 ) -> AsyncIterator[tuple[AsyncGateway, dict[str, Host]]]:
     """A gateway of these providers, and their hosts by name. Afterwards no connection is left, or TimeoutError."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        hosts = [stack.enter_context(Host(at, provider, folder)) for at, provider in enumerate(providers)]
+        hosts = [stack.enter_context(Host(at, provider, folder, wire)) for at, provider in enumerate(providers)]
         models = [host.row() for host in hosts]
         async with AsyncGateway.from_config(
             {"plugins": ["remote"], "seed": 7, "plugin": {"remote": {"models": models}}, **config}
@@ -210,10 +222,10 @@ def played(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(watched())
 
 
-async def play(scenario: Scenario, way: Way) -> Outcome:
+async def play(scenario: Scenario, way: Way, wire: Wire = OPENAI) -> Outcome:
     """Play a row once: what the last request saw, and the laws that any of them broke."""
     broken: list[str] = []
-    async with at_work(scenario.providers, scenario.config, warm=scenario.warm) as (gw, hosts):
+    async with at_work(scenario.providers, scenario.config, warm=scenario.warm, wire=wire) as (gw, hosts):
         for _ in range(scenario.times):
             before = {name: len(host.asked_at) for name, host in hosts.items()}
             outcome = await ask(gw, way, scenario.ask, scenario.meta)
@@ -296,7 +308,14 @@ def _attempt_laws(outcome: Outcome, hosts: Mapping[str, Host], before: Mapping[s
             yield f"{name!r} was silent, and was asked again"
 
 
-def _dated(step: Step) -> Step:
+def _stranger() -> ssl.SSLContext:
+    """A certificate for the loopback address, of an authority that nobody knows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def _dated(step: Reply | Fault) -> Reply | Fault:
     """A Retry-After that begins with "+" becomes the HTTP date of so many seconds from now."""
     if isinstance(step, Fault) and isinstance(step.retry_after, str) and step.retry_after.startswith("+"):
         return replace(step, retry_after=formatdate(CLOCK.now() + float(step.retry_after), usegmt=True))

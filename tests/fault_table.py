@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fault_play import FEATURES, QUESTION, Provider, Scenario
+from fault_wires import Own
 
 from gateway import Chat, Message, Meta
 from gateway.testing import Fault, Reply
@@ -49,7 +50,7 @@ def works(name: str, fault: Fault, **facts: Any) -> Scenario:
     return Scenario(name=name, providers=(given, Provider()), answer="one", attempts={"one": 1}, errors=("",), **facts)
 
 
-def breaks(name: str, fault: Fault, error: str) -> tuple[Scenario, ...]:
+def breaks(name: str, fault: Fault | Own, error: str) -> tuple[Scenario, ...]:
     """Three rows of a stream that breaks after its first words: no other model is asked, unless the caller lets it restart."""
     once, broken = Provider(steps=(fault,)), Provider(then=fault)
     stream, again = ("stream",), Meta(restart=True)
@@ -64,13 +65,8 @@ def breaks(name: str, fault: Fault, error: str) -> tuple[Scenario, ...]:
     )  # fmt: skip
 
 
-def refused(code: str, status: int = 400) -> Fault:
-    """OpenAI's error with that code."""
-    return Fault(status=status, body={"error": {"message": f"No: {QUESTION}", "type": "invalid_request_error", "code": code}})
-
-
-LONG = refused("context_length_exceeded")
-KEY = refused("invalid_api_key", 401)
+LONG = Own(kind="context")
+KEY = Own(kind="key")
 PREFILLED = Chat(messages=(Message.user(QUESTION), Message.assistant("I am")), max_tokens=60)
 CAN_PREFILL = {"features": [*FEATURES, "prefill"]}
 SLOW = Provider(then=Fault(delay_s=15.0), facts=PATIENT)
@@ -101,7 +97,17 @@ SCENARIOS: tuple[Scenario, ...] = (
              error="RateLimited", attempts={"one": 1}, errors=("RateLimited",)),
     *pair("reset before the headers, once", Provider(steps=(Fault(reset=True),)), "Unreachable", asked=2),
     *pair("closed before the headers, for ever", Provider(then=Fault(close=True)), "Unreachable", asked=2),
-    *pair("connection refused", Provider(down=True), "Unreachable", asked=2),
+    *pair("connection refused", Provider(down="refused"), "Unreachable", asked=2),
+    *pair("no such host", Provider(down="dns"), "Unreachable", asked=2),
+    Scenario(name="a certificate that nobody trusts; alone", providers=(Provider(down="untrusted"),), error="Unreachable",
+             attempts={"one": 1}, errors=("Unreachable",)),
+    Scenario(name="a certificate that nobody trusts; a fallback", providers=(Provider(down="untrusted"), Provider()),
+             answer="two", attempts={"one": 1, "two": 1}, errors=("Unreachable", "")),
+    *pair("overloaded, in the format's own words, once", Provider(steps=(Own(kind="overloaded"),)), "Overloaded", asked=2),
+    *pair("rate limit, in the format's own words, once", Provider(steps=(Own(kind="rate"),)), "RateLimited", asked=2),
+    *pair("no quota, in the format's own words", Provider(then=Own(kind="quota")), "OutOfQuota"),
+    *breaks("overloaded in mid-stream, in the format's own words", Own(kind="overloaded", after=5), "Overloaded"),
+    *breaks("rate limit in mid-stream, in the format's own words", Own(kind="rate", after=5), "RateLimited"),
     *pair("silence", Provider(then=Fault(delay_s=15)), "AttemptTimeout"),
     *pair("silence after the headers", Provider(then=Fault(stall_after=0)), "AttemptTimeout"),
     works("slow first token, within the limit", Fault(first_chunk_delay_s=0.15)),
@@ -156,7 +162,7 @@ SCENARIOS: tuple[Scenario, ...] = (
                         Provider(facts={"context": 4000})), errors=("ContextTooLong", "")),
     Scenario(name="context too long; none is larger", error="ContextTooLong", attempts={"one": 1}, errors=("ContextTooLong",),
              providers=(Provider(then=LONG, facts={"context": 1000}), Provider(facts={"context": 900}))),
-    Scenario(name="content filter; a fallback", providers=(Provider(then=refused("content_filter")), Provider()),
+    Scenario(name="content filter; a fallback", providers=(Provider(then=Own(kind="filter")), Provider()),
              error="ContentFiltered", attempts={"one": 1}, errors=("ContentFiltered",)),
     Scenario(name="400; a fallback", providers=(Provider(then=Fault(status=400)), Provider()), error="Rejected",
              attempts={"one": 1}, errors=("Rejected",)),
@@ -180,7 +186,7 @@ SCENARIOS: tuple[Scenario, ...] = (
              attempts={"one": 1, "three": 1}, providers=(Provider(then=Fault(status=503), facts=CAN_PREFILL), Provider(),
              Provider(facts=CAN_PREFILL)), errors=("Overloaded", "")),
     Scenario(name="all down: refused, 503, silent", error="AllModelsFailed", attempts={"one": 2, "two": 2, "three": 1},
-             providers=(Provider(down=True), Provider(then=Fault(status=503)), Provider(then=Fault(delay_s=15))),
+             providers=(Provider(down="refused"), Provider(then=Fault(status=503)), Provider(then=Fault(delay_s=15))),
              errors=("Unreachable", "Overloaded", "AttemptTimeout", "Unreachable", "Overloaded"),
              config={"retry": {"attempts": 2}}),
     Scenario(name="hedging: slow to begin", providers=(SLOW, WARM), answer="two", attempts={"one": 1, "two": 1},

@@ -24,6 +24,7 @@ from gateway import Need
 from gateway.cli_config import HIDDEN, hidden, to_toml
 from gateway.cli_options import amount, need_of
 from gateway.cli_show import count
+from gateway.testing import Fault, LoopbackServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -218,7 +219,7 @@ def test_help_and_version_load_nothing_heavy_and_list_the_commands_of_plugins(ga
         [sys.executable, "-c", code], text=True, capture_output=True, cwd=gateway.folder, env=gateway.env, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("models", "explain", "run", "replay", "plugins", "check", "config", "hello"):
+    for name in ("models", "explain", "run", "map", "replay", "plugins", "check", "config", "hello"):
         assert f"│ {name} " in done.stdout
     assert re.search(r"^gateway \d+\.\d+\.\d+$", done.stdout, re.MULTILINE)
 
@@ -440,6 +441,115 @@ def test_media_go_to_a_file_and_reasoning_shows_only_when_asked(gateway: Program
     assert code == 0 and "\x1b[2mI ponder.\x1b[0m" in seen and "\x1b[31m" not in seen  # it must not drive a terminal
 
 
+def results(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def answers(text: str) -> list[str]:
+    return ["".join(part["text"] for part in one["parts"]) if "parts" in one else one["error"] for one in results(text)]
+
+
+def test_map_asks_for_each_line_and_prints_a_line_for_each_in_order(gateway: Program) -> None:
+    inputs = gateway.folder / "in.txt"
+    inputs.write_bytes("one\r\n-\né {not json\n{\"messages\": [{\"role\": \"user\", \"parts\": ".encode()
+                       + b'[{"type": "text", "text": "two\\nlines"}]}], "max_tokens": 1}\nlast')  # fmt: skip
+    done = gateway("map", "chat", "in.txt", "--system", "", "--temperature", "0.5", stdin="not this")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert answers(done.stdout) == ["one", "-", "é {not json", "two", "last"]
+    reply = results(done.stdout)[3]
+    assert (reply["response"], reply["finish"], reply["model"]) == ("chat", "length", "echo")
+    assert reply["trace"]["decision"] is None and reply["trace"]["attempts"]
+    embedded, rhymed, empty = gateway.each(
+        ["map", "embed", "--dimensions", "4"], ["map", "rhyme", "-", "--set", "times=1"], ["map", "chat", os.devnull],
+        stdin='cat\ndog\n',
+    )  # fmt: skip
+    assert [len(one["vectors"][0]) for one in results(embedded[1])] == [4, 4]
+    assert [one["words"] for one in results(rhymed[1])] == [["caty"], ["dogy"]]
+    assert empty == (0, "", "")
+
+
+def test_map_gives_a_wrong_line_its_error_in_its_place_and_counts_them_at_the_end(gateway: Program) -> None:
+    (gateway.folder / "in.txt").write_bytes(
+        b'good\n\n\xff\n{"x": 1}\n{"messages": [], "seed": 1}\n' + b'{"a":' * 2000 + b'\n{"max_tokens": 3}\nend'
+    )
+    done = gateway("map", "chat", "in.txt")
+    wrong = "InvalidRequest"
+    assert done.returncode == 1
+    said = answers(done.stdout)
+    assert said[:5] == ["good", wrong, wrong, wrong, wrong] and said[5].startswith('{"a":') and said[6:] == [wrong, "end"]
+    assert [one["field"] for one in results(done.stdout) if "error" in one] == ["input", "input", "x", "messages", "messages"]
+    assert done.stderr == "error: 5 of 8 requests failed: 5 InvalidRequest\n"
+    (gateway.folder / "in.txt").write_text('a\n{"messages": [{"role": "user", "parts": [{"type": "text", "text": "b"}]}]}\n')
+    done = gateway("map", "chat", "in.txt", "--system", "be brief", "--out", "out.jsonl", "-m", "echo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert answers((gateway.folder / "out.jsonl").read_text()) == ["a", wrong]
+    (gateway.folder / "in.txt").write_text("none.wav\n")
+    [line] = results(gateway("map", "transcribe", "in.txt").stdout)
+    assert line["message"] == "'none.wav': No such file or directory"
+
+
+def test_map_needs_lines_and_shows_a_bar_on_a_terminal_only(gateway: Program) -> None:
+    gateway.configure(models="loaded")
+    assert gateway.on_terminal("map", "chat") == (2, "error: give a file of inputs after the task, or pipe them in\n")
+    (gateway.folder / "in.txt").write_text("one\ntwo\n\n")
+    assert gateway("map", "chat", "in.txt").stderr == "error: 1 of 3 requests failed: 1 InvalidRequest\n"
+    code, seen = gateway.on_terminal("map", "chat", "in.txt", "--max-concurrency", "1", "--out", "out", "--max-rps", "20")
+    assert code == 1 and "requests" in seen and "━" in seen and "load loaded" in seen
+    assert re.search(r"0/3|1/3|2/3", seen) and seen.endswith("error: 1 of 3 requests failed: 1 InvalidRequest\n")
+    code, seen = gateway.on_terminal("map", "chat", "in.txt", "--out", "out", TERM="dumb")
+    assert (code, seen) == (1, "error: 1 of 3 requests failed: 1 InvalidRequest\n")
+
+
+MAPPED = """
+from gateway import Chat, Gateway
+from gateway.testing import Echo
+with Gateway([Echo()]) as gw:
+    gw.map((Chat.ask(str(n)) for n in range(3)), max_rps=20)
+    gw.map([Chat.ask("x")], progress=False)
+print("after")
+"""
+
+
+def test_map_in_an_app_shows_a_bar_on_a_terminal_where_rich_is_installed(gateway: Program) -> None:
+    (gateway.folder / "app.py").write_text(MAPPED)
+    gateway.command = lambda *args: [sys.executable, "app.py", *args]  # type: ignore[method-assign]
+    code, seen = gateway.on_terminal()
+    assert code == 0 and "requests" in seen and seen.endswith("after\n")
+    (gateway.site / "rich").mkdir()
+    (gateway.site / "rich" / "__init__.py").write_text("raise ImportError('no rich', name='rich')")
+    assert gateway.on_terminal() == (0, "after\n")
+
+
+def test_map_over_the_wire_goes_on_from_its_journal_after_ctrl_c(gateway: Program) -> None:
+    pytest.importorskip("gateway_remote")
+    (gateway.folder / "in.txt").write_text("".join(f"number {n}\n" for n in range(12)))
+    with LoopbackServer(answer=lambda body: body["messages"][-1]["content"]) as server:
+        row = f'name = "hosted"\nbase_url = "{server.url}"\nmodel = "loopback"\ntasks = ["chat"]'
+        gateway.configure(f"[retry]\nattempts = 1\n[[plugin.remote.models]]\n{row}", plugins="demo remote", models="none")
+        server.always(Fault(stall_after=0), when=lambda request: b"number 7" in request.body)
+        command = gateway.command("map", "chat", "in.txt", "--journal", "j", "--max-concurrency", "2", "--out", "out.jsonl")
+        with subprocess.Popen(command, cwd=gateway.folder, env=gateway.env, stderr=subprocess.PIPE, text=True) as process:
+            journal = gateway.folder / "j"
+            server.block_until(lambda server: len(server.requests) == 12, timeout_s=60)
+            server.block_until(lambda server: server.in_flight == 1, timeout_s=60)
+            process.send_signal(2)
+            assert process.stderr is not None
+            assert (process.stderr.read(), process.wait(60)) == ("\n", 130)
+        assert (gateway.folder / "out.jsonl").read_text() == ""
+        answered = len(results(journal.read_text()))
+        assert answered in (10, 11) and journal.stat().st_mode & 0o777 == 0o600
+        server.clear()
+        server.always(Fault(status=400), when=lambda request: b"number 7" in request.body)
+        done = subprocess.run(command, cwd=gateway.folder, env=gateway.env, text=True, capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: 1 of 12 requests failed: 1 Rejected\n")
+        assert len(server.requests) == 12 - answered
+        server.clear()
+        done = subprocess.run(command, cwd=gateway.folder, env=gateway.env, text=True, capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert len(server.requests) == 1
+    assert answers((gateway.folder / "out.jsonl").read_text()) == [f"number {n}" for n in range(12)]
+
+
 def test_loading_shows_a_bar_on_a_terminal_only(gateway: Program) -> None:
     gateway.configure(models="loaded")
     assert gateway("run", "chat", "hi").stderr == ""
@@ -486,7 +596,7 @@ def test_a_pipe_that_nobody_reads_ends_the_program_quietly(gateway: Program) -> 
 
 
 ERRORS: list[tuple[list[str], int, str]] = [
-    (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, replay, plugins, check, config, hello"),
+    (["foo"], 2, "unknown command 'foo'; there are: models, explain, run, map, replay, plugins, check, config, hello"),
     (["run", "foo", "x"], 2, "unknown task 'foo'; there are: answer, chat, classify, "),
     (["run", "rhyme", "x", "--set", "a=1"], 2, "the task 'rhyme' has no field 'a'; it has: word, times"),
     (["run", "chat", "x", "-m", "nope"], 2, "need.model: no model answers to 'nope'; there are: echo, rhymer"),
@@ -506,6 +616,14 @@ ERRORS: list[tuple[list[str], int, str]] = [
     (["models", "--config", "x"], 2, "no such option: --config: it goes before the command"),
     (["--config", "none.toml", "models"], 1, "'none.toml' cannot be read: FileNotFoundError"),
     (["run", "chat", "x", "--place", "hosted"], 1, "no model can serve this chat request"),
+    (["map", "foo"], 2, "unknown task 'foo'; there are: answer, chat, classify, "),
+    (["map", "chat", "--set", "a=1"], 2, "the task 'chat' has no field 'a'; it has: messages, "),
+    (["map", "rhyme", "--system", "x"], 2, "the task 'rhyme' takes no system message; it has: word, times"),
+    (["map", "chat", "none.txt"], 1, "'none.txt': No such file or directory"),
+    (["map", "chat", "gateway.toml", "--out", "no/where"], 1, "'no/where': No such file or directory"),
+    (["map", "chat", "gateway.toml", "--max-concurrency", "0"], 2, "max_concurrency must be a whole number of at least 1"),
+    (["map", "chat", "gateway.toml", "--max-rps", "0"], 2, "max_rps must be a finite number of at least"),
+    (["map", "chat", "gateway.toml", "--journal", "gateway.toml"], 1, "journal 'gateway.toml', line 1 is damaged"),
 ]
 
 

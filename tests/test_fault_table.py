@@ -31,6 +31,7 @@ from fault_play import (
 )  # fmt: skip
 from fault_recovery import OUTAGES, RECOVERED_S, recover
 from fault_table import DOWN_UP, HEDGED, PATIENT, SCENARIOS, SLOW
+from fault_wires import WIRES
 
 from gateway import AsyncGateway, Attempt, Chat, ChatResponse, Meta, Overloaded, Request, Response, Trace
 from gateway.testing import FakeClock, Fault, Scripted
@@ -47,6 +48,18 @@ def test_a_fault_is_met_as_the_table_says(scenario: Scenario) -> None:
     with ThreadPoolExecutor(len(scenario.ways)) as threads:  # by run and by stream at once: most of the time is waiting
         wrong = threads.map(lambda way: expected(scenario, played(play(scenario, way))), scenario.ways)
         assert dict(zip(scenario.ways, wrong, strict=True)) == {way: [] for way in scenario.ways}
+
+
+@pytest.mark.parametrize("scenario", ROWS)
+def test_a_fault_is_met_alike_in_every_format(scenario: Scenario) -> None:
+    steps = [step for provider in scenario.providers for step in (*provider.steps, provider.then)]
+    played_over = [wire for wire in WIRES[1:] if all(map(wire.knows, steps))]
+    assert played_over or scenario.name.startswith("prefill")
+    ways = [(wire, way) for wire in played_over for way in scenario.ways]
+    with ThreadPoolExecutor(len(ways)) as threads:
+        wrong = threads.map(lambda each: expected(scenario, played(play(scenario, each[1], each[0]))), ways)
+        seen = {f"{wire.api}, {way}": faults for (wire, way), faults in zip(ways, wrong, strict=True)}
+    assert seen == {each: [] for each in seen}
 
 
 @pytest.mark.parametrize(("moment", "way"), GIVEN_UP, ids=[f"{moment.name}-{way}" for moment, way in GIVEN_UP])

@@ -645,7 +645,7 @@ def test_garbage_in_meta_is_an_invalid_request_that_names_the_field() -> None:
 
 
 def test_a_check_that_hangs_or_raises_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.gateway.CHECK_LIMIT_S", 0.05)
+    monkeypatch.setattr("gateway.survey.LIMIT_S", 0.05)
 
     class Checks(Echo):
         async def check(self, resources: Any) -> str:

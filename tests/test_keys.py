@@ -7,6 +7,8 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,100 @@ def test_a_secret_is_never_serialised(way: Any) -> None:
         with pytest.raises(TypeError) as caught:
             way(thing)
         assert CANARY not in str(caught.value)
+
+
+BACKEND = f'''
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked
+
+class Backend(KeyringBackend):
+    """Its passwords are known, and it may be locked."""
+
+    priority = 1
+
+    def get_password(self, service, username):
+        match service:
+            case "locked":
+                raise KeyringLocked("{CANARY}")
+            case "broken":
+                raise ZeroDivisionError("{CANARY}")
+            case "https://example.com/v1":
+                return "by-url" if username == "me" else None
+            case "openai":
+                return "{CANARY}" if username == "me" else None
+            case "empty":
+                return ""
+
+    def set_password(self, service, username, password):
+        raise NotImplementedError
+
+class NotABackend:
+    pass
+'''
+ASKED = """
+import sys, traceback
+from gateway import ConfigError, MissingSecret
+from gateway.keys import secret
+for ref in sys.argv[1:]:
+    try:
+        print(secret(ref).reveal())
+    except ConfigError as error:
+        traceback.print_exception(error, file=sys.stderr)
+        print(f"{type(error).__name__}: {error}")
+        while error := error.__cause__ or error.__context__:
+            print(f"behind it: {error!r}")
+"""
+
+
+def from_keyring(path: Path, *refs: str, backend: str = "backend_4711.Backend", program: str = ASKED) -> list[str]:
+    """What another process, with a keyring of its own, gets for each reference."""
+    (path / "backend_4711.py").write_text(BACKEND)
+    env = {**os.environ, "PYTHONPATH": str(path), "PYTHON_KEYRING_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", program, *refs], env=env, capture_output=True, text=True, check=True)
+    if CANARY not in done.stdout.splitlines():
+        assert CANARY not in done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_secret_is_read_from_the_keyring_of_the_operating_system(tmp_path: Path) -> None:
+    assert from_keyring(tmp_path, "keyring:openai/me", "keyring:https://example.com/v1/me") == [CANARY, "by-url"]
+
+
+def test_what_the_keyring_does_not_have_is_missing_and_it_is_told_how_to_put_it_there(tmp_path: Path) -> None:
+    hint = "is not in the keyring: `keyring set {} {}` puts it there"
+    assert from_keyring(tmp_path, "keyring:openai/you", "keyring:empty/me") == [
+        f"MissingSecret: secret 'keyring:openai/you' {hint.format('openai', 'you')}",
+        f"MissingSecret: secret 'keyring:empty/me' {hint.format('empty', 'me')}",
+    ]
+
+
+def test_a_keyring_that_is_locked_or_broken_is_told_by_its_error_s_name_alone(tmp_path: Path) -> None:
+    assert from_keyring(tmp_path, "keyring:locked/me", "keyring:broken/me") == [
+        "MissingSecret: secret 'keyring:locked/me': the keyring cannot be read: KeyringLocked",
+        "MissingSecret: secret 'keyring:broken/me': the keyring cannot be read: ZeroDivisionError",
+    ]
+    [none] = from_keyring(tmp_path, "keyring:openai/me", backend="keyring.backends.fail.Keyring")
+    assert none == "MissingSecret: secret 'keyring:openai/me': the keyring cannot be read: NoKeyringError"
+    for backend in ("no_such_module_4711.Backend", "backend_4711.NoSuchClass"):
+        [wrong] = from_keyring(tmp_path, "keyring:openai/me", backend=backend)
+        assert wrong.startswith("MissingSecret: secret 'keyring:openai/me': the keyring cannot be read: ")
+
+
+def test_a_reference_to_the_keyring_needs_a_service_and_a_user(tmp_path: Path) -> None:
+    told = "ConfigError: a secret of the keyring is given as keyring:SERVICE/USER"
+    assert from_keyring(tmp_path, "keyring:openai", "keyring:/me", "keyring:openai/") == [told] * 3
+
+
+def test_without_the_package_keyring_it_is_told_what_to_install(tmp_path: Path) -> None:
+    hides = "import sys; sys.modules['keyring'] = None\n"  # as if it were not installed
+    [told] = from_keyring(tmp_path, "keyring:openai/me", program=hides + ASKED)
+    assert told == "ConfigError: secret 'keyring:openai/me' needs the package keyring: pip install 'gateway-sdk[keyring]'"
+    # Nobody else needs it.
+    one = "import sys, gateway.keys; sys.exit('keyring' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", one], check=False).returncode == 0
+
+
+def test_a_file_that_cannot_be_decoded_leaves_nothing_of_it_behind_the_error(tmp_path: Path) -> None:
+    with pytest.raises(MissingSecret) as caught:
+        secret(key_file(tmp_path / "latin", CANARY.encode() + b"\xff"))
+    assert caught.value.__cause__ is None and caught.value.__context__ is None

@@ -14,11 +14,13 @@ ROOT = Path(gateway.__file__).parent.parent
 
 # A module imports only from those before it in this list.
 ROOMS = (
-    "errors", "decision", "trace", "card", "parts", "request", "tasks", "text_tasks", "media_tasks",
+    "errors", "decision", "trace", "card", "parts", "request", "tasks", "text_tasks", "media_tasks", "wire",
     "clock", "toml_lines", "config", "keys", "weights",
     "service", "transform", "state", "sqlite", "events", "breaker", "histogram", "live", "vitals", "remember", "registry",
+    "survey",
     "routing", "policies", "routes", "ranking", "judge", "record", "basis", "router", "replay", "hookspecs", "plugins", "otel",
-    "retry", "hop", "settle", "outcome", "journal", "call", "patience", "asking", "stream", "gateway", "sync", "wire",
+    "retry", "hop", "settle", "outcome", "journal", "call", "patience", "asking", "stream",
+    "bars", "batch_journal", "batch", "gateway", "sync",
     "cli_config", "cli_show", "cli_setup", "cli_options", "cli_commands", "cli",
 )  # fmt: skip
 

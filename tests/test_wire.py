@@ -141,8 +141,9 @@ several = st.lists(words, max_size=3).map(tuple)
 requests = st.one_of(
     chats,
     st.builds(Rerank, query=words, documents=st.lists(texts, min_size=1, max_size=3).map(tuple), top_n=st.none() | st.just(1)),
-    st.builds(Classify, inputs=words, candidate_labels=several, multi_label=st.none() | st.booleans()),
-    st.builds(Extract, inputs=words, ignore_labels=several, aggregation_strategy=st.sampled_from([None, "simple"])),
+    st.builds(Classify, inputs=words, candidate_labels=several, top_k=st.none() | st.integers(1, 3)),
+    st.builds(Classify, inputs=words, candidate_labels=st.just(("a", "b")), multi_label=st.none() | st.booleans()),
+    st.builds(Extract, inputs=words, ignore_labels=st.none() | several, aggregation_strategy=st.sampled_from([None, "simple"])),
     st.builds(Answer, question=words, context=words, top_k=st.none() | st.integers(1, 3)),
     st.builds(Summarize, inputs=words, generate_parameters=st.none() | schemas),
     st.builds(Translate, inputs=words, src_lang=st.none() | words, tgt_lang=st.none() | words),
@@ -218,7 +219,7 @@ responses = st.one_of(
     st.builds(
         TranscribeResponse,
         text=texts,
-        chunks=some(st.builds(Chunk, text=texts, timestamp=st.tuples(amounts, amounts))),
+        chunks=some(st.builds(Chunk, text=texts, timestamp=st.tuples(amounts, st.none() | amounts))),
         duration_s=st.none() | amounts,
         **common,
     ),

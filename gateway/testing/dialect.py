@@ -45,6 +45,8 @@ class Dialect:
     """The path of each endpoint, after the server's origin, and its method."""
     done: ClassVar[bytes] = b""
     """The event that ends a stream in which all went well."""
+    error_name: ClassVar[str] = ""
+    """The name of the event that tells a failure in mid-stream, where events have names."""
     preamble: ClassVar[int] = 0
     """How many events of a stream come before the first word."""
 

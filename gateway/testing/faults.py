@@ -26,7 +26,8 @@ class Fault:
     streamed is one payload. `cut_after` ends the stream as if it were complete, without finish_reason or
     [DONE]; `drop_after` closes the connection in mid-reply, `reset_after` resets it, `stall_after` sends no
     more but keeps it open. `malformed_after` sends a line of broken JSON there; `error_after` an error as the
-    last payload. `no_done` leaves out [DONE] only; `empty` sends no body; `truncated` breaks off half-way
+    last payload (`body`, or the server's own). `no_done` leaves out [DONE] only; `empty` sends no body;
+    `truncated` breaks off half-way
     through the last payload. `split_bytes` sends the body in pieces of that many bytes; `keepalives` puts so
     many comment lines before a payload.
     """
@@ -89,12 +90,11 @@ def broken_up(answer: Outgoing, fault: Fault, dialect: Dialect) -> tuple[list[by
         sent = [*sent[:at], b"data: %b\n\n" % half, *sent[at:]] if answer.streams else [half]
     if fault.error_after is not None:
         told = "The server had an error while processing your request."
-        streamed = answer.streams
-        sent = (
-            [*sent[: fault.error_after], as_event(dialect.error_event(told))]
-            if streamed
-            else [as_json(dialect.error(500, told))]
-        )
+        kept, error = sent[: fault.error_after], fault.body
+        if answer.streams:
+            sent = [*kept, as_event(dialect.error_event(told) if error is None else error, dialect.error_name)]
+        else:
+            sent = [as_json(dialect.error(500, told) if error is None else error)]
     length = sum(map(len, sent))  # before anything is cut off, so that a client can tell
     named = ("cut", fault.cut_after), ("drop", fault.drop_after), ("reset", fault.reset_after)
     ends = (*named, ("stall", fault.stall_after))

@@ -294,10 +294,14 @@ class _Connection(asyncio.Protocol):
         self.room.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server._open.discard(self)
         if self.task is not None:
             self.server.disconnects += not self.ended
             self.task.cancel()  # whatever it waits for, a stall or a delay, ends here
+        # A turn later: asyncio closes the socket after this, and who sees no connection must find none.
+        asyncio.get_running_loop().call_soon(self.gone)
+
+    def gone(self) -> None:
+        self.server._open.discard(self)
         self.server._tell()
 
     def end(self, *, abort: bool = False, reset: bool = False) -> None:

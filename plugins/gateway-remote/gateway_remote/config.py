@@ -28,7 +28,11 @@ TASKS: Mapping[str, type[Request[Any]]] = {
 MADE_OF = {"classify_image": "image", "detect_objects": "image", "transcribe": "audio"}
 """The modality of a task's input, where that is no text."""
 OPTIONS = frozenset(f.name for task in TASKS.values() for f in fields(task))
-KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
+SECRET_HEADER = re.compile(
+    r"key$|[-_]key[-_]|token(?!s)|secret|authoriz|authentic|(^|[-_])auth([-_]|$)|cookie|passw|credential|signature",
+    re.IGNORECASE,
+)
+"""A header of such a name holds a secret."""
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
 REFERENCE = re.compile(r"(env|file|keyring):\S.*")
@@ -70,18 +74,25 @@ def _references(value: Any) -> Any:
 
 
 def _proxy(value: str) -> str:
-    if value and not is_reference(value):
+    if not value or is_reference(value):
+        return value
+    try:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL, env:NAME, or '' for none")
-        if "@" in parts.netloc:
-            raise ValueError("must not hold a password: give the whole URL as env:NAME or file:PATH")
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        if "@" not in parts.netloc:
+            good = good and parts.port != 0  # or a ValueError
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must be an http:// or https:// URL, env:NAME, or '' for none")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a password: give the whole URL as env:NAME or file:PATH")
     return value
 
 
 def _header_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
-        raise ValueError(f"{value!r} is no name of an HTTP header")
+        raise ValueError("is no name of an HTTP header: letters, digits, hyphens")  # not repeated: it may be a misplaced key
     if value.lower() in OWN_HEADERS:
         raise ValueError(f"{value!r} is set by the plugin")
     return value
@@ -90,7 +101,7 @@ def _header_name(value: str) -> str:
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
         _header_name(name)
-        if name.lower() in KEY_HEADERS and not is_reference(content):
+        if SECRET_HEADER.search(name) and not is_reference(content):
             raise ValueError(f"{name!r} holds a secret: give it as env:NAME or file:PATH")
         if any(not 32 <= ord(c) < 127 for c in content):
             raise ValueError(f"the value of {name!r} must be printable ASCII")
@@ -190,16 +201,23 @@ class ModelRow:
     reasoning_field: str = ""
 
     @classmethod
-    def filled(cls, row: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The keys of a row with those of its preset, and the section's defaults, where it says nothing."""
+    def filled(
+        cls, row: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, *, where: str = "model"
+    ) -> dict[str, Any]:
+        """The keys of a row with those of its preset, and the section's defaults, where it says nothing.
+
+        A default goes before a preset: somebody has written it here. ConfigError for a preset that there is not.
+        """
         given = {**(defaults or {}), **row}
         name = given.get("preset", "")
-        if name and (not isinstance(name, str) or name not in PRESETS):
-            raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
+        if not isinstance(name, str) or name not in {"", *PRESETS}:
+            wrong = f"there is no preset {name!r}" if isinstance(name, str) else "a preset is given by its name"
+            raise ConfigError(f"{where}.preset: {wrong}; there are: {', '.join(sorted(PRESETS))}")
         if name:
             return {"provider": name, **PRESETS[name], **given}
         # The price is the provider's, however the row has come to name it.
-        same = (preset.get("prices", "") for preset in PRESETS.values() if preset.get("base_url") == given.get("base_url"))
+        url = str(given.get("base_url", "")).rstrip("/")
+        same = (preset.get("prices", "") for preset in PRESETS.values() if preset.get("base_url") == url)
         return {"prices": next(same, ""), **given}
 
     @cached_property
@@ -225,7 +243,7 @@ class ModelRow:
     @property
     def key(self) -> str:
         """What names the key that pays, such as ``env:NAME``; never its value, "" when there is none."""
-        header = (value for name, value in self.headers.items() if name.lower() in KEY_HEADERS)
+        header = (value for name, value in self.headers.items() if SECRET_HEADER.search(name))
         return ",".join(self.api_key) or next(header, "")
 
     @property

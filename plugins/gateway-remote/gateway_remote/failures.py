@@ -26,8 +26,21 @@ from gateway_remote.jsonbytes import JSONError, loads
 from gateway_remote.waits import checked, wait_s
 
 CONTEXT = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
-FILTER = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
-QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"})
+FILTER = frozenset(
+    {
+        "content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt", "bio_policy",
+        "misalignment_policy_violation", "image_content_policy_violation", "moderation_blocked",
+    }
+)  # fmt: skip
+"""Of OpenAI's Responses, `invalid_prompt` is a prompt that "was flagged as potentially violating our usage policy"."""
+QUOTA = frozenset(
+    {
+        "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits", "billing_error",
+        "contract_spend_limit_reached", "enforced_spend_limit_reached", "billing_disabled",
+    }
+)  # fmt: skip
+DENIED = frozenset({"api_key_invalid", "failed_precondition"})
+"""Google's for a wrong key, and for a project that may not use the API where it is, or without billing; the status is 400."""
 MISSING = frozenset({"model_not_found", "not_found_error"})
 STATUS_OF = {
     "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429, "overloaded_error": 529,
@@ -35,7 +48,17 @@ STATUS_OF = {
     "invalid_request_error": 400, "invalid_argument": 400, "authentication_error": 401, "invalid_api_key": 401,
     "unauthenticated": 401, "permission_denied": 403,
     "permission_error": 403, "timeout_error": 408, "timeout": 408, "server_error": 500, "internal_error": 500,
-    "api_error": 500, "internal_server_error": 500,
+    "api_error": 500, "internal_server_error": 500, "request_too_large": 413, "conflict_error": 409,
+    "data_residency_mismatch": 403, "vector_store_timeout": 504, "not_found": 404, "failed_precondition": 400,
+    "out_of_range": 400, "aborted": 409, "unimplemented": 501, "deadline_exceeded": 504,
+    **dict.fromkeys(
+        (
+            "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode",
+            "image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "image_file_not_found",
+            "empty_image_file", "unsupported_image_media_type", "failed_to_download_image",
+        ),
+        400,
+    ),
 }  # fmt: skip
 """The status that an error without one, in mid-stream, would have had."""
 NEVER_CURED = frozenset({501, 505})
@@ -122,11 +145,11 @@ def _kind(status: int, codes: list[str], param: str) -> tuple[type[ServiceError]
         return OutOfQuota, "no credit or quota is left: pay, or use another key"
     if status in (404, 410) or (status < 500 and found & MISSING):
         return ModelMissing, "not there: check model and base_url in the configuration"
+    if status in (401, 403) or (status == 400 and found & DENIED):
+        return Denied, "the key is missing, wrong, or may not use this model: check api_key"
     if status in (400, 422):
         return Rejected, "the provider calls the request invalid"
-    if status in (401, 403):
-        return Denied, "the key is missing, wrong, or may not use this model: check api_key"
-    if status == 408:
+    if status == 408 or "deadline_exceeded" in found:
         return AttemptTimeout, "the provider gave up waiting"
     if status == 429:
         return RateLimited, "too many requests: wait, or use another model"
@@ -148,12 +171,14 @@ def _facts(payload: Any) -> dict[str, Any]:
     outer = payload if isinstance(payload, Mapping) else {}
     error = outer.get("error")
     inner = error if isinstance(error, Mapping) else outer
-    deeper = inner.get("innererror")
+    deeper, details = inner.get("innererror"), inner.get("details")
     values = [
+        details.get("error_code") if isinstance(details, Mapping) else None,  # Anthropic's name for the cause of its `type`
         inner.get("code"),
         deeper.get("code") if isinstance(deeper, Mapping) else None,
         inner.get("type"),
         inner.get("status"),
+        *_reasons(details),
     ]
     return {
         "codes": [code for value in values if (code := _identifier(value))],
@@ -164,9 +189,18 @@ def _facts(payload: Any) -> dict[str, Any]:
     }
 
 
+def _reasons(details: Any) -> list[Any]:
+    """The reason in each google.rpc.ErrorInfo."""
+    found = [each for each in details if isinstance(each, Mapping)] if isinstance(details, list) else []
+    return [each.get("reason") for each in found if str(each.get("@type")).endswith("google.rpc.ErrorInfo")]
+
+
 def _told_wait_s(error: Mapping[str, Any]) -> float | None:
-    """How long to wait as the body says it, in a field of its own: ``retry_after``, or a google.rpc.RetryInfo."""
-    for name, unit in (("retry_after_ms", 1e-3), ("retry_after", 1.0), ("retry_after_seconds", 1.0)):
+    """How long to wait as the body says it, in a field of its own: ``retry_after``, or a google.rpc.RetryInfo.
+
+    ``estimated_time`` is how long Hugging Face's servers think that a model needs to load.
+    """
+    for name, unit in (("retry_after_ms", 1e-3), ("retry_after", 1.0), ("retry_after_seconds", 1.0), ("estimated_time", 1.0)):
         value = error.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return checked(value * unit) if value <= 1e12 else None

@@ -11,13 +11,16 @@ from gateway_remote.config import is_reference
 if TYPE_CHECKING:
     from gateway_remote.config import ModelRow
 
+MOST_KEPT = 1000
+"""A content type can hold a boundary, which is another one for each request."""
+
 
 class Headers:
     """The headers for each of a row's keys. A missing key among several is passed over as long as one is there."""
 
     def __init__(self, row: ModelRow) -> None:
         self._row = row
-        self._by_key: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._by_key: dict[tuple[str, str, str], Mapping[str, str]] = {}
         self._common: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self.proxy: str | None = row.proxy
@@ -29,7 +32,13 @@ class Headers:
         """Read every secret. MissingSecret when one is missing. Blocks."""
         row = self._row
         self._by_key.clear()
-        self._common = {"user-agent": "gateway-remote", "accept-encoding": "identity", **row.wire.headers}
+        self._keys.clear()
+        self._common = {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "user-agent": "gateway-remote",
+            **row.wire.headers,
+        }
         for name, value in row.headers.items():
             self._common[name.lower()] = header_secret(resources, value) if is_reference(value) else value
         missing: MissingSecret | None = None
@@ -48,15 +57,19 @@ class Headers:
         """The keys that are there, by reference."""
         return tuple(self._keys)
 
-    def of(self, ref: str, content_type: str) -> Mapping[str, str]:
+    def of(self, ref: str, content_type: str, accept: str = "") -> Mapping[str, str]:
         """What a call with this key sends."""
-        known = self._by_key.get((ref, content_type))
+        known = self._by_key.get((ref, content_type, accept))
         if known is None:
-            known = self._by_key[ref, content_type] = self._made(ref, content_type)
+            known = self._made(ref, content_type, accept)
+            if len(self._by_key) < MOST_KEPT:
+                self._by_key[ref, content_type, accept] = known
         return known
 
-    def _made(self, ref: str, content_type: str) -> Mapping[str, str]:
+    def _made(self, ref: str, content_type: str, accept: str) -> Mapping[str, str]:
         headers = {"content-type": content_type, **self._common}
+        if accept:
+            headers["accept"] = accept
         if ref:
             header = (self._row.key_header or self._row.wire.key_header).lower()
             headers[header] = f"Bearer {self._keys[ref]}" if header == "authorization" else self._keys[ref]

@@ -16,7 +16,6 @@ from gateway import (
     ModelCard,
     ModelMissing,
     ModelService,
-    Patience,
     Request,
     Resources,
     Response,
@@ -100,16 +99,19 @@ class RemoteModel(ModelService):
         self._clock = resources.clock
         # Importing the client, reading the certificate authorities and a secret's file would hold the loop for 0.2 s.
         self._link = await asyncio.to_thread(self._open, resources)
-        self._keys = self._rests.ring(self._headers.present)
 
     async def run(self, request: Any, /) -> Response:
         """The whole reply. Takes the tasks that the card lists."""
-        route, request = self._route(request), await self._fetched(request)
+        route = self._route(request)
+        if self._media:
+            request = await self._fetched(request)
         return await self._whole(route, request, route.encode(request, self.row, False))
 
     async def stream(self, request: Any, /) -> AsyncIterator[Delta | Restart | Response]:
         """The deltas as they come, then the whole reply. Closing the iterator closes the connection."""
-        route, request = self._route(request), await self._fetched(request)
+        route = self._route(request)
+        if self._media:
+            request = await self._fetched(request)
         if route.read is None or "streaming" not in self._own_card.features:
             response = await self._whole(route, request, route.encode(request, self.row, False))
             for delta in response.deltas():
@@ -121,20 +123,20 @@ class RemoteModel(ModelService):
         loop = asyncio.get_running_loop()
         waiting = "for the first token"
         answer: Answer | None = None
-        patience: Patience | None = None
+        patience = link.patience()
         try:
+            headers, limit_s = self._headers.of(key.ref, sending.content_type), limits.first_token_s
             try:
-                headers = self._headers.of(key.ref, sending.content_type)
-                answer = await link.send("POST", sending.path, headers, sending.body, limit_s=limits.first_token_s)
+                answer = await link.send("POST", sending.path, headers, sending.body, limit_s=limit_s, patience=patience)
                 if not answer.ok:
-                    raise self._failure(answer, await answer.read_all(), key)
-                deadline = answer.sent_s + limits.first_token_s
+                    raise self._failure(answer, await answer.read_error())
+                deadline = answer.sent_s + limit_s
                 kind = answer.headers.get("content-type", "")
                 whole = "json" in kind or "html" in kind
-                async with asyncio.timeout_at(deadline):
+                with patience.until(deadline):
                     reply = await answer.read_all() if whole else b""
             except TimeoutError:
-                raise self._silent(waiting, limits.first_token_s) from None
+                raise self._silent(waiting, limit_s) from None
             heard = self._heard(answer, key)
             if whole:  # the server does not stream
                 response = _noted(route.decode(reply, request, heard), sending)
@@ -144,7 +146,6 @@ class RemoteModel(ModelService):
                 return
             state = route.read(request, heard)
             reader = EventReader()
-            patience = Patience()
             while not state.done:
                 # Each wait is timed by itself: nothing runs out while the caller holds a delta.
                 try:
@@ -171,9 +172,10 @@ class RemoteModel(ModelService):
             if state.done:
                 await self._drain(answer)
             yield response
+        except ServiceError as error:
+            raise self._keys.failed(key, error, self._clock.monotonic()) from None
         finally:
-            if patience is not None:
-                patience.close()
+            link.rest(patience)
             if answer is not None:
                 await answer.aclose()
 
@@ -186,7 +188,8 @@ class RemoteModel(ModelService):
         if not any(offer.name == self.row.served_model for offer in listed):
             missing = f"{self.row.host} answers, but {self.row.served_model!r} is not among its {len(listed)} models"
             raise ModelMissing(f"model {self.name!r}: {missing}", model=self.name)
-        return f"{self.row.host} answers; {self.row.served_model!r} is among its {len(listed)} models"
+        absent = "".join(f"; {ref} is not there" for ref in self.row.api_key if ref not in self._headers.present)
+        return f"{self.row.host} answers; {self.row.served_model!r} is among its {len(listed)} models{absent}"
 
     async def offered(self, resources: Resources) -> Sequence[ModelCard]:
         """The models that the endpoint lists, with the price and the context of each where they are known."""
@@ -214,11 +217,12 @@ class RemoteModel(ModelService):
         return replace(card, price=card.price or known.price, context=card.context or known.context)
 
     def _offer(self, offer: Offer, now_s: float) -> ModelCard:
-        blank = replace(self._own_card, name=offer.name, model=offer.name, price=None, context=None, quality=None, params=None)
-        card = self._priced(now_s, offer.name) if self.row.prices else blank
-        return replace(
-            blank, price=card.price, context=offer.context or card.context, max_output=offer.max_output, dimensions=None
+        own = self._own_card  # of which what is said of the endpoint holds for its other models too
+        blank = ModelCard(
+            name=offer.name, model=offer.name, tasks=own.tasks, place=own.place, provider=own.provider, key=own.key
         )
+        card = self._priced(now_s, offer.name) if self.row.prices else blank
+        return replace(blank, price=card.price, context=offer.context or card.context, max_output=offer.max_output)
 
     def _route(self, request: Request[Any]) -> Route:
         kind = type(request)
@@ -231,7 +235,7 @@ class RemoteModel(ModelService):
         raise UnsupportedTask.of(self._own_card, request)
 
     async def _fetched(self, request: Any) -> Any:
-        if not self._media or not any(part.fetch for part in media_of(request)):
+        if not any(part.fetch for part in media_of(request)):
             return request
         from gateway_remote.media import fetched
 
@@ -239,12 +243,15 @@ class RemoteModel(ModelService):
 
     async def _whole(self, route: Route, request: Any, sending: Sending) -> Response:
         key = self._key()
-        headers = self._headers.of(key.ref, sending.content_type)
+        headers = self._headers.of(key.ref, sending.content_type, sending.accept)
         limit_s = self.row.limits.reply_s
-        answer, reply = await self._ask(self._started(), "POST", sending.path, headers, sending.body, limit_s)
-        if not answer.ok:
-            raise self._failure(answer, reply, key)
-        return _noted(route.decode(reply, request, self._heard(answer, key)), sending)
+        try:
+            answer, reply = await self._ask(self._started(), "POST", sending.path, headers, sending.body, limit_s)
+            if not answer.ok:
+                raise self._failure(answer, reply)
+            return _noted(route.decode(reply, request, self._heard(answer, key)), sending)
+        except ServiceError as error:
+            raise self._keys.failed(key, error, self._clock.monotonic()) from None
 
     def _key(self) -> Key:
         return self._keys.take(self._clock.monotonic(), self.name)
@@ -266,6 +273,7 @@ class RemoteModel(ModelService):
 
         row = self.row
         self._headers.resolve(resources)
+        self._keys = self._rests.ring(self._headers.present)
         proxy = self._headers.proxy
         network = Network(connect_s=row.limits.connect_s, proxy=proxy, ca_file=row.ca_file, http2=row.http2)
         return Link(
@@ -281,17 +289,17 @@ class RemoteModel(ModelService):
     ) -> tuple[Answer, bytes]:
         """The whole answer, closed, and its body; within `limit_s` from when it is sent."""
         answer: Answer | None = None
-        patience = Patience()
+        patience = link.patience()
         try:
-            answer = await link.send(method, path, headers, body, limit_s=limit_s)
+            answer = await link.send(method, path, headers, body, limit_s=limit_s, patience=patience)
             if not answer.ok:
-                return answer, await answer.read_all()
+                return answer, await answer.read_error()
             with patience.until(answer.sent_s + limit_s):
                 return answer, await answer.read_all()
         except TimeoutError:
             raise self._silent("for the reply", limit_s) from None
         finally:
-            patience.close()
+            link.rest(patience)
             if answer is not None:
                 await answer.aclose()
 
@@ -307,7 +315,7 @@ class RemoteModel(ModelService):
                 headers = self._headers.of(key.ref, "application/json")
                 answer, reply = await self._ask(link, "GET", path, headers, b"", self.row.limits.between_s)
                 if not answer.ok:
-                    raise self._failure(answer, reply, key)
+                    raise self._keys.failed(key, self._failure(answer, reply), self._clock.monotonic())
                 try:
                     payload = loads(reply)
                 except JSONError:
@@ -331,10 +339,9 @@ class RemoteModel(ModelService):
         except (TimeoutError, ServiceError):
             pass  # the connection is not used again: that is all it costs
 
-    def _failure(self, answer: Answer, reply: bytes, key: Key) -> ServiceError:
+    def _failure(self, answer: Answer, reply: bytes) -> ServiceError:
         now_s = self._clock.now()
-        error = failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
-        return self._keys.failed(key, error, self._clock.monotonic())
+        return failure(answer.status, answer.headers, reply, model=self.name, now_s=now_s, hint=self.row.hint)
 
     def _lost(self, error: Exception, state: Reader, waiting: str) -> ServiceError:
         limits = self.row.limits

@@ -13,13 +13,16 @@ class LineTooLong(ValueError):
 class EventReader:
     """Data of whole events from bytes cut anywhere, even inside a character or a line end.
 
-    Only `data` matters here: comments (keepalives), `event`, `id` and `retry` are passed over.
+    Only `data` matters here: comments (keepalives), `event`, `id` and `retry` are passed over. Bare JSON that is in no event is
+    told at the end of the body: so Google says that a stream has failed (`google.genai`, `_RawJsonLineBuffer`).
     """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of the line that has not ended yet
         self._pending_bytes = 0
         self._data: list[bytes] = []  # lines of the event that has not ended yet
+        self._bare: list[bytes] = []  # lines of JSON that is in no event
+        self._bare_bytes = 0
         self._after_cr = False  # a line end "\r\n" may be cut in two
         self._first = True
 
@@ -57,6 +60,9 @@ class EventReader:
             self._line(b"".join(self._pieces), out)
             self._pieces.clear()
         self._line(b"", out)
+        if self._bare:
+            out.append(b"\n".join(self._bare))
+            self._bare.clear()
         return out
 
     def _line(self, line: bytes, out: list[bytes]) -> None:
@@ -68,3 +74,8 @@ class EventReader:
         elif not line and self._data:
             out.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
             self._data = []
+        elif line and (self._bare or line[:1] in (b"{", b"[")):
+            self._bare_bytes += len(line) + 1
+            if self._bare_bytes > MAX_LINE_BYTES:
+                raise LineTooLong(f"more than {MAX_LINE_BYTES} bytes that are no events")
+            self._bare.append(line)

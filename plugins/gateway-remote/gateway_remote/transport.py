@@ -1,7 +1,7 @@
 """The seam to the network: (method, url, headers, body) -> status, headers, a stream of bytes. Link: one API's connections.
 
-`over_aiohttp.py` is what is used; `over_httpx.py` carries any `httpx.AsyncBaseTransport`, and HTTP/2. Neither library is
-imported before a model is started.
+`over_asyncio.py` is what is used; `over_httpx.py` carries any `httpx.AsyncBaseTransport`, and HTTP/2. httpx is imported only
+when that is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
@@ -21,23 +21,28 @@ if TYPE_CHECKING:
     import httpx
 
 KEEP_ALIVE_S = 30.0
+SPARE = 100
 MAX_BODY_BYTES = 256 << 20
 MAX_ERROR_BODY_BYTES = 256 << 10
 ERROR_BODY_S = 5.0
 """How long the body of an error is waited for: its status alone says the most."""
-UNTRUSTED = "TLS failed: its certificate is not trusted"
+CERTIFICATE = {10: "has expired", 62: "is for another name", 64: "is for another name"}
+"""What is wrong with a certificate, by OpenSSL's number (X509_V_ERR_CERT_HAS_EXPIRED and its like)."""
 
 
 class Lost(Exception):
     """What a transport raises: the phase in which a call failed, and why, in fixed words. Nothing of the library's own text.
 
     Phases: "connect" (nothing was sent), "write", "read"; "reply" is a body that cannot be decoded, "request" one that cannot
-    be sent.
+    be sent. `final`: asking again would meet the same. Raise it outside of the `except` that found the cause: a library's error
+    may quote a header, and must not come along as the context.
     """
 
-    def __init__(self, phase: Literal["connect", "write", "read", "reply", "request"], why: str) -> None:
+    def __init__(
+        self, phase: Literal["connect", "write", "read", "reply", "request"], why: str, *, final: bool = False
+    ) -> None:
         super().__init__(why)
-        self.phase, self.why = phase, why
+        self.phase, self.why, self.final = phase, why, final
 
 
 class Incoming(Protocol):
@@ -70,7 +75,7 @@ class Network:
     """How an API is reached: the proxy's URL, and who is trusted. `proxy` "" means none, None as the environment says."""
 
     connect_s: float
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     http2: bool = False
 
@@ -81,7 +86,7 @@ class Network:
         parts = urlsplit(url)
         proxies = urllib.request.getproxies()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        if not proxy or urllib.request.proxy_bypass(parts.netloc):  # which knows what to do with a port
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -98,7 +103,7 @@ class Network:
 def open_transport(network: Network, url: str) -> Transport:
     """Connections to the API at a URL. Blocks while it imports and reads the authorities; called once a model."""
     proxy = network.proxy_for(url)
-    if proxy is not None and urlsplit(proxy).scheme not in ("http", "https"):
+    if proxy is not None and not _is_http_url(proxy):
         # The URL of a proxy may hold a password: it is not repeated.
         raise ConfigError(f"the proxy for {urlsplit(url).scheme} cannot be used: give an http:// or https:// URL")
     context = network.ssl() if url.startswith("https:") or (proxy or "").startswith("https:") else None
@@ -106,9 +111,9 @@ def open_transport(network: Network, url: str) -> Transport:
         from gateway_remote.over_httpx import http2
 
         return http2(network, proxy, context)
-    from gateway_remote.over_aiohttp import OverAiohttp
+    from gateway_remote.over_asyncio import OverAsyncio
 
-    return OverAiohttp(network, proxy, context)
+    return OverAsyncio(network, url, proxy, context)
 
 
 class Link:
@@ -128,6 +133,8 @@ class Link:
     ) -> None:
         self._base_url, self._model, self._connect_s = base_url, model, network.connect_s
         self._slots = asyncio.Semaphore(max_connections)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._spare: list[Patience] = []  # with their timers, which outlast a call: to set one for each costs more
         self._where = _where(base_url)
         self._own = transport is None
         if transport is None:
@@ -140,28 +147,46 @@ class Link:
 
             self._transport = OverHttpx(transport, network)
 
-    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, limit_s: float) -> Answer:
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, limit_s: float, patience: Patience
+    ) -> Answer:
         """The start of an answer, which must be closed. Unreachable says in which phase it failed.
 
         TimeoutError when it does not come within `limit_s`, which begin once there is room for one more call.
         """
         await self._slots.acquire()
-        sent_s = asyncio.get_running_loop().time()
-        patience = Patience()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        sent_s = self._loop.time()
         try:
             with patience.until(sent_s + limit_s):
                 incoming = await self._transport.send(method, self._base_url + path, headers, body)
+            if incoming.status == 407:  # of a proxy: no API has this answer
+                await incoming.aclose()
+                raise refused_by_proxy(407)
         except BaseException as error:
             self._slots.release()
             if isinstance(error, Lost):
                 raise self.lost(error) from None
             raise
-        finally:
-            patience.close()
         return Answer(incoming, self, sent_s)
+
+    def patience(self) -> Patience:
+        """The timer of one call; give it back with `rest`."""
+        return self._spare.pop() if self._spare else Patience()
+
+    def rest(self, patience: Patience) -> None:
+        """A timer that is not needed any more."""
+        if len(self._spare) < SPARE:
+            self._spare.append(patience)
+        else:
+            patience.close()
 
     async def aclose(self) -> None:
         """Close every connection that this link has made."""
+        for patience in self._spare:
+            patience.close()
+        self._spare.clear()
         if self._own:
             await self._transport.aclose()
 
@@ -180,9 +205,9 @@ class Link:
                 return BadReply(f"model {model!r}: the reply's {why}", model=model, retryable=True)
             case "request":
                 return ServiceError(f"model {model!r}: the request cannot be sent ({why})", model=model)
-        # Nothing has been delivered: asking again is safe, and may help but against a certificate.
+        # Nothing has been delivered: asking again is safe.
         message = f"model {model!r}: {what} ({why})"
-        return Unreachable(message, model=model, phase=error.phase, retryable=why != UNTRUSTED)
+        return Unreachable(message, model=model, phase=error.phase, retryable=not error.final)
 
     def freed(self) -> None:
         """A call is over."""
@@ -201,10 +226,14 @@ class Answer:
         """When there was room for the call, in the loop's time."""
         self.status = incoming.status
         self.ok = incoming.status // 100 == 2
-        self.headers = incoming.headers
         self.raw_headers = incoming.raw_headers
         self._incoming, self._link = incoming, link
         self._open = True
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name, in any case."""
+        return self._incoming.headers
 
     async def read(self) -> bytes:
         """The next piece of the body, b"" at its end."""
@@ -214,20 +243,27 @@ class Answer:
             raise self._link.lost(error) from None
 
     async def read_all(self) -> bytes:
-        """The rest of the body. Of an error's body what comes soon, and only the beginning: it never fails."""
-        limit = MAX_BODY_BYTES if self.ok else MAX_ERROR_BODY_BYTES
+        """The rest of the body. BadReply when it does not end."""
+        pieces: list[bytes] = []
+        size = 0
+        while chunk := await self.read():
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise self._link.too_long()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read_error(self) -> bytes:
+        """Of an error's body what comes soon, and only the beginning: it never fails."""
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(None if self.ok else ERROR_BODY_S):
-                while size <= limit and (chunk := await self.read()):
+            async with asyncio.timeout(ERROR_BODY_S):
+                while size <= MAX_ERROR_BODY_BYTES and (chunk := await self.read()):
                     pieces.append(chunk)
                     size += len(chunk)
         except (TimeoutError, ServiceError):
-            if self.ok:
-                raise
-        if self.ok and size > limit:
-            raise self._link.too_long()
+            pass
         return b"".join(pieces)
 
     async def aclose(self) -> None:
@@ -238,6 +274,27 @@ class Answer:
                 await self._incoming.aclose()
             finally:
                 self._link.freed()
+
+
+def untrusted(error: BaseException | None) -> Lost:
+    """What is wrong with a certificate."""
+    why = CERTIFICATE.get(getattr(error, "verify_code", 0), "is not trusted")
+    return Lost("connect", f"TLS failed: its certificate {why}", final=True)
+
+
+def refused_by_proxy(status: int) -> Lost:
+    """A proxy that does not let the call through."""
+    what = "wants another user or password" if status == 407 else f"answered {status}"
+    return Lost("connect", f"the proxy {what}", final=400 <= status < 500 and status not in (408, 425, 429))
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return good and all(32 < ord(c) < 127 for c in url)
+    except ValueError:
+        return False
 
 
 def _where(url: str) -> str:

@@ -3,13 +3,25 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gateway_remote.hooks import gateway_models
 from gateway_remote.service import RemoteModel
+from remote_case import with_model
 
-from gateway import AttemptConfig, Chat, ConfigError, Embed, MissingSecret, ModelService
-from gateway.testing import resources
+from gateway import (
+    AsyncGateway,
+    AttemptConfig,
+    Chat,
+    ConfigError,
+    Embed,
+    Meta,
+    MissingSecret,
+    ModelService,
+    UnsupportedOption,
+)
+from gateway.testing import LoopbackServer, resources
 
 URL = "https://api.example.com/v1"
 
@@ -86,6 +98,41 @@ def test_without_configuration_there_is_no_model() -> None:
         ("headers", {"Authorization": "Bearer hunter2"}),
         ("headers", {"Host": "hunter2"}),
         ("headers", {"x-a": "hunter2\r\nx-b: 1"}),
+        ("headers", {"X-Auth-Token": "hunter2"}),
+        ("headers", {"Cookie": "hunter2"}),
+        ("headers", {"x-goog-api-key": "hunter2"}),
+        ("headers", {"Ocp-Apim-Subscription-Key": "hunter2"}),
+        ("headers", {"X-Client-Secret": "hunter2"}),
+        ("headers", {"x a": "hunter2"}),
+        ("headers", {"x-a": 5}),
+        ("headers", "hunter2"),
+        ("api_key", ["env:GOOD", "sk-hunter2"]),
+        ("api_key", ["env:SAME", "env:SAME"]),
+        ("api_key", {"key": "hunter2"}),
+        ("api_key", ""),
+        ("api_key", "env:"),
+        ("api_key", "vault:hunter2"),
+        ("key_header", "Host"),
+        ("key_header", "x hunter2:"),
+        ("proxy", "http://user:hunter2@proxy.example:3128"),
+        ("proxy", "http://user:hunter2"),
+        ("proxy", "socks5://proxy.example"),
+        ("proxy", "http://[::1"),
+        ("proxy", "hunter2"),
+        ("preset", "hunter"),
+        ("preset", 5),
+        ("preset", ["openai"]),
+        ("refuses", ["sead"]),
+        ("body", ["hunter2"]),
+        ("languages", "hunter2"),
+        ("price", {"input": -1}),
+        ("prices", 5),
+        ("http2", "hunter2"),
+        ("max_connections", 0),
+        ("max_media_bytes", 0),
+        ("modalities", ["smell"]),
+        ("max_tokens_field", "tokens"),
+        ("embedding_format", "int"),
         ("limits", {"between_s": 0}),
         ("pryce", {}),
     ],
@@ -95,6 +142,117 @@ def test_a_wrong_value_is_named_and_never_shown(key: str, value: object) -> None
         models({"name": "big", "base_url": URL, key: value})
     assert f"plugin.remote.models.0.{key}" in str(caught.value)
     assert "hunter2" not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"tasks": ["chat", "chatt"]}, "plugin.remote.models.1.tasks.1: Input should be 'chat', 'embed', "),
+        ({"tasks": ["rerank"], "api": "anthropic"}, "plugin.remote.models.1.tasks: model 'm': the API 'anthropic' does not do"),
+        ({"api": "antropic"}, "plugin.remote.models.1.api: Input should be 'openai', 'openai-responses', 'anthropic', "),
+        ({"preset": "opnai"}, "plugin.remote.models.1.preset: there is no preset 'opnai'; there are: anthropic, azure, "),
+        ({"limits": {"reply": 1}}, "plugin.remote.models.1.limits.reply: unknown key"),
+        ({"price": {"above": {"inputs": 1}}}, "plugin.remote.models.1.price.above.inputs: unknown key"),
+        ({"base_url": None}, "plugin.remote.models.1.base_url: Input should be a valid string"),
+        ({"name": ""}, "plugin.remote.models.1.name: String should have at least 1 character"),
+        ({"pryce": 1, "proxi": 2}, "plugin.remote.models.1.pryce: unknown key; plugin.remote.models.1.proxi: unknown key"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_there_is(row: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        models({"name": "good", "base_url": URL}, {"name": "m", "base_url": URL, **row})
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"model": []}, "plugin.remote.model: unknown key"),
+        ({"models": {"name": "m"}}, "plugin.remote.models: Input should be a valid list"),
+        ({"models": ["m"]}, "plugin.remote.models.0: Input should be a valid dictionary"),
+        ({"models": [{"base_url": URL}]}, "plugin.remote.models.0.name: Field required"),
+        ({"models": [{"name": "m"}]}, "plugin.remote.models.0.base_url: Field required"),
+        ({"defaults": []}, "plugin.remote.defaults: Input should be a valid dictionary"),
+        ({"defaults": {"pryce": 1}}, "plugin.remote.defaults.pryce: unknown key"),
+        ({"defaults": {"name": "m"}}, "plugin.remote.defaults.name: every model has a name of its own"),
+        ({"defaults": {"preset": "opnai"}}, "plugin.remote.defaults.preset: there is no preset 'opnai'"),
+        ({"defaults": {"api_key": "hunter2"}}, "plugin.remote.defaults.api_key: a secret is given as env:NAME"),
+        ({"defaults": {"limits": {"reply_s": 0}}}, "plugin.remote.defaults.limits.reply_s: Input should be greater than 0"),
+    ],
+)
+def test_a_mistake_beside_the_rows_is_told_with_its_place(section: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        list(gateway_models(section))
+    assert str(caught.value).startswith(told) and "hunter2" not in str(caught.value)
+
+
+def test_the_file_and_the_line_of_a_mistake_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f'plugins = ["remote"]\n[[plugin.remote.models]]\nname = "m"\nbase_url = "{URL}"\napi_key = "hunter2"\n')
+    with pytest.raises(
+        ConfigError, match=r"gateway\.toml', line 5: plugin.remote.models.0.api_key: a secret is given as"
+    ) as caught:
+        AsyncGateway.from_config(path)
+    error: BaseException | None = caught.value
+    while error is not None:  # pydantic's own error quotes the value
+        assert "hunter2" not in f"{error}{error!r}{error.args}"
+        error = error.__cause__ or error.__context__
+
+
+def test_defaults_hold_for_every_row_that_does_not_say_otherwise() -> None:
+    defaults = {"api_key": "env:TEAM_KEY", "place": "private", "limits": {"reply_s": 5}, "preset": "mistral"}
+    rows = [
+        {"name": "one"},
+        {"name": "two", "place": "hosted", "api_key": ["env:MY_KEY"], "base_url": URL},
+        {"name": "three", "preset": "openai"},
+        {"name": "four", "preset": "", "base_url": URL, "api_key": []},
+    ]
+    section = {"models": rows, "defaults": defaults}
+    one, two, three, four = (service for service in gateway_models(section) if isinstance(service, RemoteModel))
+    assert (one.row.base_url, one.row.place, one.row.api_key) == ("https://api.mistral.ai/v1", "private", ["env:TEAM_KEY"])
+    assert (two.row.base_url, two.row.place, two.row.api_key, two.row.preset) == (URL, "hosted", ["env:MY_KEY"], "mistral")
+    # What somebody has written goes before what a preset has.
+    assert (three.row.base_url, three.row.api_key) == ("https://api.openai.com/v1", ["env:TEAM_KEY"])
+    assert (four.row.preset, four.row.api_key, four.row.provider_name) == ("", [], "api.example.com")
+    assert {service.row.limits.reply_s for service in (one, two, three, four)} == {5}
+
+
+def test_rows_of_one_gateway_know_what_has_become_of_each_other_s_keys() -> None:
+    one, two = (service for service in models(*({"name": f"m{at}", "base_url": URL} for at in range(2))))
+    assert isinstance(one, RemoteModel) and isinstance(two, RemoteModel) and one._rests is two._rests
+
+
+@pytest.mark.parametrize(
+    "name", ["x-team", "OpenAI-Organization", "anthropic-version", "x-max-tokens", "HTTP-Referer", "x-author"]
+)
+def test_a_header_that_holds_no_secret_may_be_given_as_it_is(name: str) -> None:
+    [service] = models({"name": "m", "base_url": URL, "headers": {name: "blue"}})
+    assert isinstance(service, RemoteModel) and service.row.headers == {name: "blue"} and service.row.key == ""
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-auth-token", "api-key", "Ocp-Apim-Subscription-Key"])
+def test_a_header_that_holds_a_secret_names_the_key(name: str) -> None:
+    [service] = models({"name": "m", "base_url": URL, "headers": {name: "keyring:team/me"}})
+    assert isinstance(service, RemoteModel) and service.card.key == "keyring:team/me"
+
+
+def test_no_repr_of_a_row_shows_what_may_be_secret() -> None:
+    given = {"headers": {"x-note": "hunter2"}, "body": {"user": "hunter2"}, "api_key": "env:KEY"}
+    [service] = models({"name": "m", "base_url": URL, **given})
+    assert isinstance(service, RemoteModel) and "hunter2" not in f"{service!r}{service.row!r}{service.card!r}"
+
+
+def test_what_a_row_refuses_is_refused_and_what_its_body_has_is_sent(server: LoopbackServer) -> None:
+    async def test(model: RemoteModel) -> None:
+        with pytest.raises(UnsupportedOption, match="its row says so in `refuses`") as caught:
+            await model.run(Chat.ask("Hi", seed=1))
+        assert caught.value.option == "seed"
+        reply = await model.run(Chat.ask("Hi", seed=1, max_tokens=7).with_meta(Meta(drop_unsupported=True)))
+        assert reply.dropped == ("seed",)
+        assert server.requests[-1].json["user"] == "me" and server.requests[-1].json["max_tokens"] == 7
+        assert "seed" not in server.requests[-1].json
+
+    with_model(server, test, refuses=["seed"], body={"user": "me", "max_tokens": 99})
 
 
 @pytest.mark.parametrize("ending", ["/chat/completions", "/completions/", "/embeddings", "/Chat/Completions"])

@@ -17,17 +17,21 @@ APIS = ("openai", "openai-responses", "anthropic", "gemini", "huggingface")
 """What a row's `api` may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sending:
-    """One request in bytes. `path` comes after the row's base_url; `dropped` names the options that were left out."""
+    """One request in bytes. `path` comes after the row's base_url; `dropped` names the options that were left out.
+
+    `accept` is the form in which the reply is wanted, where a server can choose; "" leaves it to the row and the format.
+    """
 
     path: str
     body: bytes
     content_type: str = "application/json"
     dropped: Sequence[str] = ()
+    accept: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each request: freezing would triple the cost of making it
 class Heard:
     """What is known of an answer before its body: whose it is, its headers, and when it came, in seconds since the epoch."""
 

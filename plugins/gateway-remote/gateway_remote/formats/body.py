@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gateway import Media, Message, Options, Request
+from gateway import Chat, Media, Message, Options, Request
 from gateway_remote.formats.api import Sending
 from gateway_remote.jsonbytes import dumps
 
@@ -20,7 +20,14 @@ FEATURES: Mapping[str, str] = {
     "dimensions": "dimensions", "candidate_labels": "zero_shot", "return_timestamps": "timestamps",
 }  # fmt: skip
 """The feature that a card must list for an option to be sent."""
-NEEDED = frozenset({"tools", "tool_choice", "response_format", "messages", "candidate_labels", "n"})
+ELSEWHERE: Mapping[str, str] = {option: feature for option, feature in FEATURES.items() if option != "top_k"}
+"""The same for tasks that are no chat: `top_k` is how many answers come back there."""
+NEEDED = frozenset(
+    {
+        "tools", "tool_choice", "response_format", "messages", "candidate_labels", "n", "top_n", "src_lang", "tgt_lang",
+        "return_timestamps", "width", "height", "negative_prompt", "media_type",
+    }
+)  # fmt: skip
 """Options without which the answer would be another one: they are refused even where others may be dropped."""
 
 
@@ -29,18 +36,21 @@ class Body:
 
     def __init__(self, request: Request[Any], row: ModelRow, **given: Any) -> None:
         self.fields: dict[str, Any] = given
-        self._request, self._row = request, row
+        self._row = row
+        self._features = FEATURES if isinstance(request, Chat) else ELSEWHERE
         self._options = Options(request, row.name)
-        self._left = dict(_defaults(type(request)))  # type: ignore[arg-type]
+        # Of a dozen options a request sets two or three: only these are looked at again.
+        kind: Any = type(request)
+        self._left = {name: value for name, default in _options(kind) if (value := getattr(request, name)) != default}
 
     def take(self, option: str) -> Any:
         """The option's value where it is given and may be sent, else None: whoever takes it sends it."""
-        default = self._left.pop(option, None)
-        value = getattr(self._request, option)
-        if value == default or value is None:
+        value = self._left.pop(option, None)
+        if value is None:
             return None
-        feature = FEATURES.get(option)
-        if option == "reasoning" and value == "none" and feature not in self._row.card.features:
+        feature = self._features.get(option)
+        off = value == "none" if option == "reasoning" else value is False and feature is not None
+        if off and feature not in self._row.card.features:
             return None  # what the model does anyway
         if option in self._row.refuses:
             self.refuse(option, "its row says so in `refuses`")
@@ -52,10 +62,10 @@ class Body:
 
     def carry(self, names: Mapping[str, str]) -> None:
         """Take options that the format has under these names and in the same form."""
-        for option, name in names.items():
+        for option in [option for option in self._left if option in names]:
             value = self.take(option)
             if value is not None:
-                self.fields[name] = value
+                self.fields[names[option]] = value
 
     def refuse(self, option: str, why: str) -> None:
         """UnsupportedOption; or a note that an option which only tunes the answer is left out, where the caller allows that."""
@@ -79,7 +89,8 @@ class Body:
     def sending(self, path: str) -> Sending:
         """The whole of it. UnsupportedOption for an option that nobody has taken."""
         self._rest()
-        return Sending(path, dumps({**self._row.body, **self.fields}), dropped=self._options.dropped)
+        fields = {**self._row.body, **self.fields} if self._row.body else self.fields
+        return Sending(path, dumps(fields), dropped=self._options.dropped)
 
     def raw(self, path: str, body: bytes, content_type: str) -> Sending:
         """The same for a body that is no JSON."""
@@ -87,13 +98,12 @@ class Body:
         return Sending(path, body, content_type, self._options.dropped)
 
     def _rest(self) -> None:
-        for option, default in self._left.items():
-            if getattr(self._request, option) != default:
-                self.refuse(option, "this API has no such option")
+        for option in self._left:
+            self.refuse(option, "this API has no such option")
 
 
 @lru_cache(maxsize=64)
-def _defaults(task: Any) -> tuple[tuple[str, Any], ...]:
+def _options(task: Any) -> tuple[tuple[str, Any], ...]:
     """Every option of a task with its default; what must be given is no option."""
     out = []
     for f in fields(task):

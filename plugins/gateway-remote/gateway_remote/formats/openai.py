@@ -14,20 +14,33 @@ from gateway import (
     Citation,
     Embed,
     File,
+    GenerateImage,
     Image,
     Message,
     Part,
     Reasoning,
+    Rerank,
+    Speak,
     Text,
     Tool,
     ToolCall,
     ToolResult,
+    Transcribe,
 )
 from gateway_remote.formats.api import Api, Offer, Route, Sending
-from gateway_remote.formats.blocks import AUDIO_FORMATS, base64_of, data_url, schema_name
+from gateway_remote.formats.blocks import AUDIO_FORMATS, base64_of, data_url, file_name, schema_name
 from gateway_remote.formats.body import Body
+from gateway_remote.formats.openai_media import (
+    image_body,
+    image_response,
+    speak_body,
+    speak_response,
+    transcribe_body,
+    transcribe_response,
+)
 from gateway_remote.formats.openai_reply import chat_response, embed_response
 from gateway_remote.formats.openai_stream import ChatStream
+from gateway_remote.formats.rerank import rerank_body, rerank_response
 from gateway_remote.formats.values import index, objects
 
 if TYPE_CHECKING:
@@ -190,7 +203,7 @@ def _content(part: Part, role: str, body: Body, row: ModelRow) -> dict[str, Any]
         case File():
             if part.data is None:
                 body.fail("messages.file.url", "this API takes a document as bytes: give them, or say fetch=True")
-            return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": data_url(part)}}
+            return {"type": "file", "file": {"filename": file_name(part, "document"), "file_data": data_url(part)}}
     raise AssertionError(part)
 
 
@@ -216,6 +229,10 @@ API = Api(
     routes={
         Chat: Route(encode=chat_body, decode=chat_response, read=ChatStream),
         Embed: Route(encode=embed_body, decode=embed_response),
+        Rerank: Route(encode=rerank_body, decode=rerank_response),
+        GenerateImage: Route(encode=image_body, decode=image_response),
+        Transcribe: Route(encode=transcribe_body, decode=transcribe_response),
+        Speak: Route(encode=speak_body, decode=speak_response),
     },
     features=("streaming", "stop", "seed", "tools", "json_schema"),
     offers=offers,

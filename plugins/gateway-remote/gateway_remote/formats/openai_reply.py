@@ -59,13 +59,16 @@ def chat_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
     if thought := reasoning_of(message):
         parts.append(Reasoning(thought))
     refusal = message.get("refusal")
-    if text := text_of(message.get("content")) or text_of(refusal):
+    text = text_of(message.get("content"))
+    if text := text + text_of(refusal) if refusal else text:
         parts.append(Text(text))
-    parts += map(citation_of, objects(message.get("annotations")))
-    calls = message.get("tool_calls") or ()
-    if not isinstance(calls, (list, tuple)):
-        raise broken(model, "tool_calls is no list")
-    parts += [_tool_call(call, at, model) for at, call in enumerate(calls)]
+    if annotations := message.get("annotations"):
+        parts += map(citation_of, objects(annotations))
+    calls = message.get("tool_calls")
+    if calls:
+        if not isinstance(calls, list):
+            raise broken(model, "tool_calls is no list")
+        parts += [_tool_call(call, at, model) for at, call in enumerate(calls)]
     wire = choice.get("finish_reason") or "stop"
     if refusal and wire == "stop":
         wire = "refusal"
@@ -117,7 +120,7 @@ def vector_of(value: Any, model: str) -> tuple[float, ...]:
     else:
         try:
             vector = tuple(map(float, value)) if isinstance(value, list) else ()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise broken(model, "a vector is neither numbers nor base64") from None
     if not all(map(math.isfinite, vector)):
         raise broken(model, "a vector holds what is no finite number")

@@ -46,18 +46,18 @@ class ChatStream(ChatReader):
 
     def finish(self) -> Finish:
         """Why it ended."""
-        finish = chat_finish(self._finish, bool(self._calls), self._model)
-        return "filter" if self._refused and finish == "stop" else finish
+        wire = "refusal" if self._refused and self._finish == "stop" else self._finish
+        return chat_finish(wire, bool(self._calls), self._model)
 
     def _add(self, delta: dict[str, Any], out: list[Delta]) -> None:
         if thought := reasoning_of(delta):
             if self._reasoning_part is None:
                 self._reasoning_part = self._next_part()
             out.append(Delta(thought, self._reasoning_part, "reasoning"))
-        content = delta.get("content")
-        if not content and (refusal := delta.get("refusal")):
-            content, self._refused = refusal, True
-        if content and (text := text_of(content)):
+        text = text_of(content) if (content := delta.get("content")) else ""
+        if refusal := delta.get("refusal"):
+            text, self._refused = text + text_of(refusal), True
+        if text:
             if self._text_part is None:
                 self._text_part = self._next_part()
             out.append(Delta(text, self._text_part))

@@ -106,8 +106,11 @@ def string(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A number; None for anything else."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A number; None for anything else, such as a whole number that is too large for a float."""
+    try:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
 
 
 def index(value: Any) -> int | None:
