@@ -203,6 +203,8 @@ def _limit_s(call: Call, hop: Hop, step: Literal["first_token_s", "reply_s"]) ->
     """
     limits = hop.entry.service.limits or call.house.attempt
     limit: float | None = getattr(limits, step)
+    if call.request.meta.deadline_s is None:
+        return limit
     left = call.left_s(call.clock.monotonic())
     if left is None or call.decision is None or not call.decision.basis.others():
         return limit

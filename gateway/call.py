@@ -48,7 +48,8 @@ class Call:
     def __init__(self, house: House, request: Request[Any], need: Need, *, streamed: bool, inside: bool = False) -> None:
         house.calls += 1
         house.spare.earn()
-        house.hedges.earn()
+        if house.hedge.share:
+            house.hedges.earn()
         self.request = request
         self.clock = house.clock
         self.house = house
@@ -187,7 +188,7 @@ class Call:
         entry = self.house.registry.entries[row.name]
         assert entry.vitals is not None  # only described entries are chosen
         cancels, now = cancellations(self.house), self.clock.monotonic()
-        hop = Hop(entry, row.card, entry.vitals, row.live, self.request, cancels, began=now)
+        hop = Hop(entry, row.card, entry.vitals, row.live, self.request, cancels, began=now, asked=now)
         if self._transforms:
             try:
                 self.rewrite(hop)

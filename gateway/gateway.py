@@ -171,13 +171,20 @@ class AsyncGateway:
     async def _run(self, call: Call) -> Any:
         await call.open()
         while True:
-            race: Race[Any] = Race(call, await call.next())
+            hop = await call.next()
             try:
-                after_s = hedge_after_s(call, race.hop)
-                raw = await (reply(call, race.hop) if after_s is None else race.begin(reply, after_s))
-                return await call.succeed(race.hop, call.accept(race.hop, raw))
+                after_s = hedge_after_s(call, hop) if self._house.hedge.share else None
+                if after_s is None:
+                    raw = await reply(call, hop)
+                else:
+                    race: Race[Any] = Race(call, hop)
+                    try:
+                        raw = await race.begin(reply, after_s)
+                    finally:
+                        hop = race.hop
+                return await call.succeed(hop, call.accept(hop, raw))
             except BaseException as error:
-                await call.fail(race.hop, error)
+                await call.fail(hop, error)
 
     async def _inside(self, request: Request[Any], need: Need) -> Response:
         """What a transform's resources run: without transforms, and on this machine only."""

@@ -80,15 +80,12 @@ class Hop:
     """What it took has been given back."""
     began: float = 0.0
     """When it was sent: after loading."""
-    asked: float = field(init=False)
+    asked: float = 0.0
     """When the model was chosen."""
     idle_s: float = 0.0
     """How long the reader of the stream kept the model waiting: no part of its latency."""
     first_token_s: float | None = None
     delivered: list[Delta] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.asked = self.began
 
     def release(self) -> None:
         """No longer count as in flight; called once."""

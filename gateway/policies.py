@@ -252,7 +252,9 @@ def expected_usd(ask: Ask, card: ModelCard, live: Live, *, high: bool = False) -
 
     `high`: an answer that nine in ten are shorter than.
     """
-    price = price_of(card).at(ask.input_tokens)
+    price = price_of(card)
+    if price.above is not None:
+        price = price.at(ask.input_tokens)
     tokens = live.expected_tokens(ask.output_tokens, high=high)
     return price.request + (price.input * ask.input_tokens + price.output * tokens) / 1e6
 

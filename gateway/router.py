@@ -157,11 +157,11 @@ class Router:
             )
         # Written out, not called: this is for every request.
         inward, limit = ask.input_tokens, UNLIMITED if ask.output_tokens is None else ask.output_tokens
-        loads = [one.in_flight for one in busy]
-        worth = [
-            usd + to * inward + out * (tokens if tokens < limit else limit) + by * load
-            for (usd, to, out, by, tokens), load in zip(slopes, loads, strict=True)
-        ]
+        loads: list[int] = []
+        worth: list[float] = []
+        for (usd, to, out, by, tokens), one in zip(slopes, busy, strict=True):
+            loads.append(load := one.in_flight)
+            worth.append(usd + to * inward + out * (tokens if tokens < limit else limit) + by * load)
         basis = Basis(self, ranking, ask, tried, chance, warm, owed, dry, few, loads)
         chosen = None
         if worth and (warm is not None or owed is not None or (ranking.thin and not dry)):
@@ -189,7 +189,8 @@ class Router:
         if len(band) == 2:
             one, other = band if basis.chance < 0.5 else (band[1], band[0])
         else:
-            one, other = (band[at] for at in _two(basis.chance * 1024.0 % 1.0, len(band)))
+            first, second = _two(basis.chance * 1024.0 % 1.0, len(band))
+            one, other = band[first], band[second]
         return one if worth[one] >= worth[other] else other
 
     def _preferred(self, basis: Basis, best: float) -> Row | None:

@@ -225,24 +225,18 @@ class Chat(Request[ChatResponse]):
             features |= {"json_schema"}
         if self.messages[-1].role == "assistant":
             features |= {"prefill"}
-        if not self.meta.drop_unsupported:
-            features |= self._tuning()
+        if not self.meta.drop_unsupported:  # these tune the answer, which can be had without them
+            if self.reasoning not in (None, "none"):
+                features |= {"reasoning"}
+            if self.seed is not None:
+                features |= {"seed"}
+            if self.logprobs is not None:
+                features |= {"logprobs"}
+            if self.top_k is not None:
+                features |= {"top_k"}
+            if self.presence_penalty is not None or self.frequency_penalty is not None:
+                features |= {"penalties"}
         return Traits(input_bytes=size, output_tokens=self.max_tokens, features=features, modalities=modalities)
-
-    def _tuning(self) -> frozenset[str]:
-        """The features that tune an answer: it can be had without them."""
-        features = NOTHING
-        if self.reasoning not in (None, "none"):
-            features |= {"reasoning"}
-        if self.seed is not None:
-            features |= {"seed"}
-        if self.logprobs is not None:
-            features |= {"logprobs"}
-        if self.top_k is not None:
-            features |= {"top_k"}
-        if self.presence_penalty is not None or self.frequency_penalty is not None:
-            features |= {"penalties"}
-        return features
 
     def accept(self, response: Response) -> Response:
         model = self.response_format

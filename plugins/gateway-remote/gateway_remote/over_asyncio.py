@@ -25,6 +25,8 @@ from gateway_remote.incoming import FromConnection
 from gateway_remote.transport import KEEP_ALIVE_S, Lost, Network, refused_by_proxy, untrusted
 
 KEEP_ALIVE_CONNECTIONS = 100
+READ_BYTES = 64 << 10
+"""The most that is read from a socket at once."""
 HAPPY_EYEBALLS_S = 0.25
 """When one address of a host does not answer, the next is tried after so long (RFC 8305)."""
 LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
@@ -47,6 +49,7 @@ class OverAsyncio:
         self._network, self._context, self._check = network, context, check
         self._origin = urlsplit(url)
         self._proxy = urlsplit(proxy) if proxy is not None else None
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._idle: deque[tuple[float, Connection]] = deque()
         self._all: set[Connection] = set()
         self._heads: dict[tuple[str, str, int], tuple[Mapping[str, str], bytes]] = {}
@@ -142,10 +145,13 @@ class OverAsyncio:
 
     async def _direct(self) -> Connection:
         connection: Connection
-        _, connection = await self._connect(Connection, self._origin)
+        _, connection = await self._connect(self._new, self._origin)
         return connection
 
-    async def _connect(self, protocol: type[Any], to: SplitResult) -> tuple[Any, Any]:
+    def _new(self) -> Connection:
+        return Connection(self._buffer)
+
+    async def _connect(self, protocol: Callable[[], Any], to: SplitResult) -> tuple[Any, Any]:
         """A connection to a host, by the first of its addresses that answers; with TLS where the URL says https."""
         host, tls, loop = to.hostname or "", to.scheme == "https", asyncio.get_running_loop()
         addresses = await loop.getaddrinfo(host, to.port or (443 if tls else 80), type=socket.SOCK_STREAM)
@@ -165,7 +171,7 @@ class OverAsyncio:
         """Through a proxy: to an http origin as it is, to an https one by a tunnel (RFC 9110, 9.3.6)."""
         if self._origin.scheme == "http":
             plain: Connection
-            _, plain = await self._connect(Connection, proxy)
+            _, plain = await self._connect(self._new, proxy)
             return plain
         transport, tunnel = await self._connect(Tunnel, proxy)
         try:
@@ -176,7 +182,7 @@ class OverAsyncio:
             status = await tunnel.answer
             if status // 100 != 2:
                 raise refused_by_proxy(status)
-            connection, loop = Connection(), asyncio.get_running_loop()
+            connection, loop = self._new(), asyncio.get_running_loop()
             assert self._context is not None
             transport.set_protocol(connection)
             over = await loop.start_tls(transport, connection, self._context, server_hostname=self._origin.hostname)

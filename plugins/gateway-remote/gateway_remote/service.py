@@ -127,14 +127,14 @@ class RemoteModel(ModelService):
         try:
             headers, limit_s = self._headers.of(key.ref, sending.content_type), limits.first_token_s
             try:
-                answer = await link.send("POST", sending.path, headers, sending.body, limit_s=limit_s, patience=patience)
+                deadline = await link.room() + limit_s
+                with patience.until(deadline):
+                    answer = await link.send("POST", sending.path, headers, sending.body)
+                    kind = answer.headers.get("content-type", "")
+                    whole = "json" in kind or "html" in kind
+                    reply = await answer.read_all() if whole and answer.ok else b""
                 if not answer.ok:
                     raise self._failure(answer, await answer.read_error())
-                deadline = answer.sent_s + limit_s
-                kind = answer.headers.get("content-type", "")
-                whole = "json" in kind or "html" in kind
-                with patience.until(deadline):
-                    reply = await answer.read_all() if whole else b""
             except TimeoutError:
                 raise self._silent(waiting, limit_s) from None
             heard = self._heard(answer, key)
@@ -291,11 +291,11 @@ class RemoteModel(ModelService):
         answer: Answer | None = None
         patience = link.patience()
         try:
-            answer = await link.send(method, path, headers, body, limit_s=limit_s, patience=patience)
-            if not answer.ok:
-                return answer, await answer.read_error()
-            with patience.until(answer.sent_s + limit_s):
-                return answer, await answer.read_all()
+            with patience.until(await link.room() + limit_s):
+                answer = await link.send(method, path, headers, body)
+                if answer.ok:
+                    return answer, await answer.read_all()
+            return answer, await answer.read_error()
         except TimeoutError:
             raise self._silent("for the reply", limit_s) from None
         finally:

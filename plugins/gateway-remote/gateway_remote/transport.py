@@ -147,20 +147,17 @@ class Link:
 
             self._transport = OverHttpx(transport, network)
 
-    async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, limit_s: float, patience: Patience
-    ) -> Answer:
-        """The start of an answer, which must be closed. Unreachable says in which phase it failed.
-
-        TimeoutError when it does not come within `limit_s`, which begin once there is room for one more call.
-        """
+    async def room(self) -> float:
+        """Wait until one more call may be under way, which is `send`'s to end; the time of the loop then."""
         await self._slots.acquire()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        sent_s = self._loop.time()
+        return self._loop.time()
+
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The start of an answer, which must be closed, once there is `room`. Unreachable says in which phase it failed."""
         try:
-            with patience.until(sent_s + limit_s):
-                incoming = await self._transport.send(method, self._base_url + path, headers, body)
+            incoming = await self._transport.send(method, self._base_url + path, headers, body)
             if incoming.status == 407:  # of a proxy: no API has this answer
                 await incoming.aclose()
                 raise refused_by_proxy(407)
@@ -169,7 +166,7 @@ class Link:
             if isinstance(error, Lost):
                 raise self.lost(error) from None
             raise
-        return Answer(incoming, self, sent_s)
+        return Answer(incoming, self)
 
     def patience(self) -> Patience:
         """The timer of one call; give it back with `rest`."""
@@ -221,9 +218,7 @@ class Link:
 class Answer:
     """An answer whose body is read piece by piece."""
 
-    def __init__(self, incoming: Incoming, link: Link, sent_s: float) -> None:
-        self.sent_s = sent_s
-        """When there was room for the call, in the loop's time."""
+    def __init__(self, incoming: Incoming, link: Link) -> None:
         self.status = incoming.status
         self.ok = incoming.status // 100 == 2
         self.raw_headers = incoming.raw_headers

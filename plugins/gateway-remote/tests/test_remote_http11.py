@@ -62,7 +62,8 @@ async def asked(connection: Connection, theirs: socket.socket, pieces: Sequence[
 async def connected() -> tuple[Connection, socket.socket]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, sock=ours)
+    buffer = memoryview(bytearray(1 << 16))
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(buffer), sock=ours)
     return connection, theirs
 
 

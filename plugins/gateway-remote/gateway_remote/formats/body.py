@@ -41,11 +41,12 @@ class Body:
         self._options = Options(request, row.name)
         # Of a dozen options a request sets two or three: only these are looked at again.
         kind: Any = type(request)
-        self._left = {name: value for name, default in _options(kind) if (value := getattr(request, name)) != default}
+        self.left = {name: value for name, default in _options(kind) if (value := getattr(request, name)) != default}
+        """The options that nobody has taken yet."""
 
     def take(self, option: str) -> Any:
         """The option's value where it is given and may be sent, else None: whoever takes it sends it."""
-        value = self._left.pop(option, None)
+        value = self.left.pop(option, None)
         if value is None:
             return None
         feature = self._features.get(option)
@@ -62,7 +63,7 @@ class Body:
 
     def carry(self, names: Mapping[str, str]) -> None:
         """Take options that the format has under these names and in the same form."""
-        for option in [option for option in self._left if option in names]:
+        for option in [option for option in self.left if option in names]:
             value = self.take(option)
             if value is not None:
                 self.fields[names[option]] = value
@@ -88,7 +89,8 @@ class Body:
 
     def sending(self, path: str) -> Sending:
         """The whole of it. UnsupportedOption for an option that nobody has taken."""
-        self._rest()
+        if self.left:
+            self._rest()
         fields = {**self._row.body, **self.fields} if self._row.body else self.fields
         return Sending(path, dumps(fields), dropped=self._options.dropped)
 
@@ -98,7 +100,7 @@ class Body:
         return Sending(path, body, content_type, self._options.dropped)
 
     def _rest(self) -> None:
-        for option in self._left:
+        for option in self.left:
             self.refuse(option, "this API has no such option")
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 SIMPLE = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty", "stop": "stop", "seed": "seed",
+    "parallel_tool_calls": "parallel_tool_calls",
 }  # fmt: skip
 """Options that go out under these names, in the same form."""
 HEARD = frozenset({"wav", "mp3"})
@@ -72,6 +73,13 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     if stream:
         body.fields["stream"] = True
         body.fields["stream_options"] = {"include_usage": True}
+    body.carry({"max_tokens": row.max_tokens_field})
+    if body.left:
+        _options(request, body)
+    return body.sending("/chat/completions")
+
+
+def _options(request: Chat, body: Body) -> None:
     choice = body.take("tool_choice")
     if tools := body.take("tools"):
         body.fields["tools"] = [_tool(tool) for tool in tools]
@@ -82,7 +90,6 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
         body.fail("tool_choice", "required, and no tools are given")
     if body.take("response_format") is not None:
         body.fields["response_format"] = {"type": "json_schema", "json_schema": schema_of(request)}
-    body.carry({"max_tokens": row.max_tokens_field, "parallel_tool_calls": "parallel_tool_calls"})
     body.carry(SIMPLE)
     if (most := body.take("logprobs")) is not None:
         body.fields["logprobs"] = True
@@ -90,7 +97,6 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
             body.fields["top_logprobs"] = most
     if (effort := body.take("reasoning")) is not None:
         body.fields["reasoning_effort"] = effort
-    return body.sending("/chat/completions")
 
 
 def embed_body(request: Embed, row: ModelRow, stream: bool) -> Sending:

@@ -138,7 +138,7 @@ def usage_of(wire: Any) -> Usage | None:
     if not isinstance(wire, dict) or not isinstance(wire.get("prompt_tokens"), int):
         return None
     return Usage(
-        input_tokens=count(wire.get("prompt_tokens")),
+        input_tokens=count(wire["prompt_tokens"]),
         cached_tokens=detail(wire, "prompt_tokens_details", "cached_tokens") or count(wire.get("prompt_cache_hit_tokens")),
         cache_write_tokens=detail(wire, "prompt_tokens_details", "cache_write_tokens"),
         output_tokens=count(wire.get("completion_tokens")),
