@@ -53,7 +53,9 @@ def test_there_are_ten_snippets() -> None:
 @pytest.mark.parametrize("number", range(1, 11))
 def test_a_snippet_of_the_readme_runs_as_it_stands(number: int, tmp_path: Path, hosted: LoopbackServer) -> None:
     [configuration] = blocks("toml", TEN)
-    (tmp_path / "gateway.toml").write_text(configuration.replace("https://api.openai.com/v1", hosted.url))
+    preset = 'preset = "openai"'
+    assert preset in configuration
+    (tmp_path / "gateway.toml").write_text(configuration.replace(preset, f'{preset}\nbase_url = "{hosted.url}"'))
     (tmp_path / "snippet.py").write_text(SNIPPETS[number - 1])
     done = run(["snippet.py"], tmp_path, OPENAI_API_KEY="test-key")
     assert done.returncode == 0, done.stderr
@@ -222,3 +224,32 @@ def test_every_hook_and_contract_is_documented() -> None:
     for name in vars(contract):
         if name.endswith("Contract"):
             assert f"`{name}`" in text
+
+
+def test_every_key_and_preset_of_a_hosted_model_is_documented() -> None:
+    from dataclasses import fields
+
+    from gateway_remote.config import TASKS, ModelRow
+    from gateway_remote.formats.api import APIS, api_named
+    from gateway_remote.formats.body import FEATURES
+    from gateway_remote.presets import PRESETS
+
+    text = (ROOT / "plugins" / "gateway-remote" / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    first = [line.split(" | ")[0] for line in rows]
+    known = {name for cell in first for name in re.findall(r"`([\w-]+)`", cell)}
+    assert {field.name for field in fields(ModelRow)} | set(PRESETS) | set(FEATURES.values()) <= known
+    tasks = text.partition("\n## Tasks\n")[2].partition("\n```")[0]
+    for api in APIS:
+        [row] = [line for line in tasks.splitlines() if f"`{api}`" in line.split(" | ")[0]]
+        told = set(re.findall(r"`(\w+)`", row.partition(" | ")[2]))
+        assert told == {name for name, task in TASKS.items() if task in api_named(api).routes}
+
+
+def test_the_configuration_of_hosted_models_in_their_readme_is_valid(tmp_path: Path) -> None:
+    from gateway import Gateway
+
+    for table in blocks("toml", (ROOT / "plugins" / "gateway-remote" / "README.md").read_text()):
+        (tmp_path / "gateway.toml").write_text(f"plugins = ['remote']\n{table}" if "[[" in table else "plugins = ['remote']")
+        with Gateway.from_config(tmp_path / "gateway.toml") as gw:
+            assert len(gw.models()) == table.count("[[plugin.remote.models]]")

@@ -27,9 +27,8 @@ class Fault:
     [DONE]; `drop_after` closes the connection in mid-reply, `reset_after` resets it, `stall_after` sends no
     more but keeps it open. `malformed_after` sends a line of broken JSON there; `error_after` an error as the
     last payload (`body`, or the server's own). `no_done` leaves out [DONE] only; `empty` sends no body;
-    `truncated` breaks off half-way
-    through the last payload. `split_bytes` sends the body in pieces of that many bytes; `keepalives` puts so
-    many comment lines before a payload.
+    `truncated` breaks off half-way through the last payload. `split_bytes` sends the body in pieces of that
+    many bytes; `keepalives` puts so many comment lines before a payload.
     """
 
     reply: Reply | None = None

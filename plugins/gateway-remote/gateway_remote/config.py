@@ -233,7 +233,8 @@ class ModelRow:
     @property
     def hint(self) -> str:
         """What a 404 suggests; "" when the base_url has a path."""
-        return "" if urlsplit(self.base_url).path else " (does base_url need /v1 at its end?)"
+        usual = {"gemini": "/v1beta", "huggingface": ""}.get(self.api, "/v1")
+        return f" (does base_url need {usual} at its end?)" if usual and not urlsplit(self.base_url).path else ""
 
     @property
     def provider_name(self) -> str:

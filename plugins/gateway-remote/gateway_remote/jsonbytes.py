@@ -16,7 +16,7 @@ class JSONError(ValueError):
 
 
 def dumps(value: Any) -> bytes:
-    """The value in JSON. InvalidRequest when it holds something that JSON does not have."""
+    """The value in JSON. InvalidRequest, which names the field of a mapping, when it holds what JSON does not have."""
     try:
         return orjson.dumps(value, default=_plain)
     except orjson.JSONEncodeError:
@@ -24,8 +24,18 @@ def dumps(value: Any) -> bytes:
     try:
         return json.dumps(value, default=_plain, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
-        message = "a JSON Schema in the request holds something that JSON cannot: mend tools or response_format"
-        raise InvalidRequest(message, field="tools") from None
+        pass
+    # The name alone: what lies deeper may be the caller's own words.
+    field = next((str(name) for name, part in value.items() if not _fits(part)), "") if isinstance(value, Mapping) else ""
+    raise InvalidRequest(f"{field or 'the request'} holds something that JSON cannot", field=field)
+
+
+def _fits(value: Any) -> bool:
+    try:
+        dumps(value)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def loads(data: bytes) -> Any:

@@ -212,8 +212,9 @@ def test_half_a_surrogate_and_a_large_seed_are_carried() -> None:
 
 
 def test_what_json_does_not_have_is_an_invalid_request() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match="tools holds something that JSON cannot") as caught:
         body(Chat.ask("Hi", tools=(Tool(name="t", parameters={"type": object()}),)))
+    assert caught.value.field == "tools"
 
 
 def test_texts_to_embed_are_sent_as_given() -> None:

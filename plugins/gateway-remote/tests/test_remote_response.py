@@ -71,6 +71,15 @@ def test_text_reasoning_and_calls_become_parts() -> None:
         assert (reply.finish, reply.id, reply.served_by) == ("tool_calls", "r1", "real-name")
 
 
+def test_arguments_that_are_nested_too_deeply_are_a_bad_reply_and_nobody_elses_fault() -> None:
+    deep = "[" * 1010 + "]" * 1010
+    call = json.dumps({"id": "c1", "function": {"name": "look", "arguments": {"secret": "DEEP"}}}).replace('"DEEP"', deep)
+    body = b'{"choices": [{"message": {"tool_calls": [%s]}}]}' % call.encode()
+    with pytest.raises(BadReply, match="nested too deeply") as caught:
+        chat_response(body, Chat.ask("Hi"), Heard("big"))
+    assert "secret" not in str(caught.value)
+
+
 def test_usage_counts_cached_and_reasoning_tokens_inside() -> None:
     usage = {
         "prompt_tokens": 10, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 4},

@@ -12,7 +12,8 @@ from gateway import Chat, Delta, Finish
 from gateway_remote.formats.api import Heard
 from gateway_remote.formats.gemini_reply import Turn
 from gateway_remote.formats.reading import ChatReader
-from gateway_remote.jsonbytes import JSONError, dumps, loads
+from gateway_remote.formats.values import again
+from gateway_remote.jsonbytes import JSONError, loads
 
 
 class ChatStream(ChatReader):
@@ -45,4 +46,4 @@ def _alone(payload: bytes) -> bytes:
         items = loads(payload)
     except JSONError:
         return payload
-    return dumps(items[0]) if isinstance(items, list) and len(items) == 1 else payload
+    return again(items[0]) if isinstance(items, list) and len(items) == 1 else payload

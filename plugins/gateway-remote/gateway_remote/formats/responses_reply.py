@@ -13,6 +13,7 @@ from gateway import Chat, ChatResponse, Citation, ContentFiltered, Delta, Finish
 from gateway_remote.formats.api import Heard
 from gateway_remote.formats.openai_reply import logprobs_of
 from gateway_remote.formats.values import (
+    again,
     arguments_of,
     broken,
     count,
@@ -24,7 +25,6 @@ from gateway_remote.formats.values import (
     objects,
     string,
 )
-from gateway_remote.jsonbytes import dumps
 
 TAG = "responses:"
 """What begins a signature of this format; JSON follows."""
@@ -265,4 +265,4 @@ def _reasoning_signature(item: Mapping[str, Any]) -> str:
 
 
 def _signed(item: Mapping[str, Any]) -> str:
-    return TAG + dumps(item).decode()
+    return TAG + again(item).decode()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import BadReply, Finish, Overloaded, Part, Reasoning, Request, ServiceError, ToolCall, Usage
+from gateway import BadReply, Finish, InvalidRequest, Overloaded, Part, Reasoning, Request, ServiceError, ToolCall, Usage
 from gateway_remote.failures import payload_failure
 from gateway_remote.formats.api import Heard
 from gateway_remote.jsonbytes import JSONError, dumps, loads
@@ -86,7 +86,15 @@ def arguments_of(value: Any) -> str:
     """A tool call's arguments as JSON text; some servers send the object itself."""
     if isinstance(value, str):
         return value
-    return "" if value is None else dumps(value).decode()
+    return "" if value is None else again(value).decode()
+
+
+def again(value: Any) -> bytes:
+    """A value of a reply in JSON again. BadReply when it is nested more deeply than can be written."""
+    try:
+        return dumps(value)
+    except InvalidRequest:
+        raise BadReply("the reply holds a value that is nested too deeply") from None
 
 
 def count(value: Any) -> int:
