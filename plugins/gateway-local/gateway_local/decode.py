@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,12 +59,13 @@ def decode(
     adjust, warp = processors(model.generation_config, sampling, device)
     chance = generator(sampling, device)
     cache = DynamicCache(config=model.config)
+    kept: dict[str, Any] = {str(cache_argument(model)): cache}
     ids: Any = torch.tensor([prompt], dtype=torch.long, device=device)  # (1, time)
     step = ids
     for _ in range(max_tokens):
         if gone():
             return
-        out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1, return_dict=True)
+        out = model(input_ids=step, **kept, use_cache=True, logits_to_keep=1, return_dict=True)
         logits = out.logits[:, -1].to(dtype=torch.float32, copy=True)  # (1, vocabulary)
         logits = adjust(ids, logits)
         if chance is None:
@@ -73,6 +75,15 @@ def decode(
         if adjust:  # only these look back at what was written
             ids = torch.cat([ids, step], dim=-1)
         yield int(step)
+
+
+def cache_argument(model: Any) -> str | None:
+    """The name under which `model.forward` takes its cache; None where the architecture keeps none.
+
+    transformers 5.24 calls it ``cache`` in every family; earlier versions ``past_key_values``, or ``cache_params`` in Mamba's.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values", "cache_params") if name in parameters), None)
 
 
 def generator(sampling: Sampling, device: torch.device) -> torch.Generator | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from transformers import GenerationConfig
 
 from gateway import TensorInfo, Weights, WeightsError
 from gateway_local.build import HeaderTensor, build, check_fit, model_class, wanted_tensors
+from gateway_local.decode import cache_argument
 from gateway_local.facts import Facts
 from gateway_local.tokens import eos_ids_of, load_tokenizer
 
@@ -60,8 +60,8 @@ def check(weights: Weights, facts: Facts) -> Checked:
     model = check_fit(weights, facts)
     if facts.embed is not None:
         return Checked(tokenizer, None)
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        raise WeightsError(f"the architecture {facts.architecture!r} keeps no key-value cache, and is not served yet")
+    if cache_argument(model) is None:
+        raise WeightsError(f"the architecture {facts.architecture!r} keeps no cache between tokens, and is not served yet")
     name = "generation_config.json"
     if name not in weights.files:
         return Checked(tokenizer, None)

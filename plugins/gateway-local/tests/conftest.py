@@ -44,7 +44,7 @@ def save_tokenizer(folder: Path, *, chat: bool = True) -> int:
 
 
 def save_model(folder: Path, kind: str, *, chat: bool = True, **changes: Any) -> Path:
-    """A tiny model of a kind ("llama", "gpt2", "bert") with random weights, and its tokenizer, in a new folder."""
+    """A tiny model of a kind ("llama", "gpt2", "mamba", "gpt1", "bert"), random weights, and a tokenizer, in a new folder."""
     import torch
     import transformers as t
 
@@ -61,6 +61,13 @@ def save_model(folder: Path, kind: str, *, chat: bool = True, **changes: Any) ->
         "gpt2": lambda: t.GPT2LMHeadModel(
             t.GPT2Config(**{**tokens, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128,
                             "initializer_range": 0.4, **changes})
+        ),
+        "mamba": lambda: t.MambaForCausalLM(
+            t.MambaConfig(**{**tokens, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8,
+                             "initializer_range": 0.4, **changes})
+        ),
+        "gpt1": lambda: t.OpenAIGPTLMHeadModel(
+            t.OpenAIGPTConfig(**{**tokens, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, **changes})
         ),
         "bert": lambda: t.BertModel(
             t.BertConfig(**{**tokens, **shape, "intermediate_size": 64, "max_position_embeddings": 64, **changes})
@@ -80,6 +87,18 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 without a chat template."""
     return save_model(tmp_path_factory.mktemp("models") / "gpt2", "gpt2", chat=False)
+
+
+@pytest.fixture(scope="session")
+def mamba(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Mamba: a decoder whose cache is a state."""
+    return save_model(tmp_path_factory.mktemp("models") / "mamba", "mamba", chat=False)
+
+
+@pytest.fixture(scope="session")
+def gpt1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT of 2018: a decoder that keeps no cache."""
+    return save_model(tmp_path_factory.mktemp("models") / "gpt1", "gpt1", chat=False)
 
 
 @pytest.fixture(scope="session")

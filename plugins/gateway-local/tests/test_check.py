@@ -195,3 +195,8 @@ def test_figures_are_rounded_to_three_digits() -> None:
 def test_imports_that_nobody_waits_for_are_given_up() -> None:
     with pytest.raises(WeightsError, match="given up"):
         import_code("LlamaForCausalLM", gone=lambda: True)
+
+
+def test_an_architecture_that_keeps_no_cache_is_refused_by_name(gpt1: Path, service: Any) -> None:
+    with pytest.raises(WeightsError, match=r"'OpenAIGPTLMHeadModel' keeps no cache between tokens"):
+        checked(service(gpt1))

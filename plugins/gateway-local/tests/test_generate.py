@@ -43,7 +43,7 @@ def generated(path: Path, prompt: str, count: int, **options: Any) -> str:
     return str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
 def test_greedy_is_what_generate_writes(kind: str, started: Any, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(kind)
 
