@@ -39,8 +39,14 @@ QUOTA = frozenset(
         "contract_spend_limit_reached", "enforced_spend_limit_reached", "billing_disabled",
     }
 )  # fmt: skip
-DENIED = frozenset({"api_key_invalid", "failed_precondition"})
-"""Google's for a wrong key, and for a project that may not use the API where it is, or without billing; the status is 400."""
+DENIED = frozenset(
+    {
+        "api_key_invalid", "failed_precondition", "organization_on_hold", "cmek_key_disabled", "cmek_key_network_blocked",
+        "claude_code_key_creator_not_member",
+    }
+)  # fmt: skip
+"""Causes of a 400 that lie in the account: Google's for a wrong key, and for a project that may not use the API where it is, or
+without billing; Anthropic's for an organisation or a key that is disabled (`anthropic.types`, `error_code`)."""
 MISSING = frozenset({"model_not_found", "not_found_error"})
 STATUS_OF = {
     "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429, "overloaded_error": 529,
@@ -119,7 +125,7 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
 def _failure(status: int, headers: Mapping[str, str], payload: Any, model: str, now_s: float, what: str) -> ServiceError:
     facts = _facts(payload)
     codes = facts["codes"]
-    shown = next((f" ({code})" for code in codes if not code.isdigit()), "")
+    shown = next((f" ({code})" for code in codes if sayable(code)), "")
     kind, advice = _kind(status, codes, facts["param"])
     message = f"model {model!r}: {what}{shown}: {advice}"
     known: dict[str, Any] = {"model": model, "status": status}
@@ -213,9 +219,14 @@ def _told_wait_s(error: Mapping[str, Any]) -> float | None:
 
 
 def _identifier(value: Any) -> str:
-    """A short code as it may be shown; "" for anything that could be prose."""
+    """A short code; "" for anything that could be prose."""
     text = str(value).lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     return text if re.fullmatch(r"[a-z0-9_.-]{1,64}", text) else ""
+
+
+def sayable(code: str) -> bool:
+    """True for a code that a message may repeat: one of words alone, or one that is known. A key has digits in it."""
+    return code in STATUS_OF or (re.fullmatch(r"[A-Za-z]+([_.-][A-Za-z]+)*", code) is not None and len(code) <= 64)
 
 
 def _count(value: Any) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from typing import cast
 
 import httptools
@@ -38,7 +39,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lost: Lost | None = None
         self._chunks: list[bytes] = []
         self._size = 0
-        self._head_bytes = 0
+        self._head_bytes = self._field_bytes = 0
         self._asking = False  # an exchange has begun and its response is not whole
         self._head = False  # the head of the response is there
         self._whole = True
@@ -58,13 +59,17 @@ class Connection(asyncio.BufferedProtocol):
         # What can be read now is an end, or what nobody asked for: the loop has only not come to tell so yet.
         return self._poll is None or not self._poll.poll(0)
 
-    async def ask(self, request: bytes) -> None:
-        """Send a request; returns when the head of its response is there, in `status` and `headers`."""
+    async def ask(self, head: bytes, body: bytes | None) -> None:
+        """Send a request; returns when the head of its response is there, in `status` and `headers`.
+
+        `head` ends with its last field; the length is added here. `body` None is for a request that has none.
+        """
         assert self._transport is not None
         self.headers = []
-        self._head_bytes = self._size = 0
+        self._head_bytes = self._field_bytes = self._size = 0
         self._asking, self._head, self._whole = True, False, False
-        self._transport.write(request)
+        sized = b"" if body is None else b"content-length: %d\r\n" % len(body)
+        self._transport.write(b"%b%b\r\n%b" % (head, sized, body or b""))
         while not self._head:
             await self._more()
 
@@ -134,7 +139,7 @@ class Connection(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._end(Lost("read", "this is no HTTP"))
             return
-        if not self._head and self._head_bytes > MAX_HEAD_BYTES:
+        if not self._head and self._head_bytes > MAX_HEAD_BYTES:  # one that has no end
             self._end(Lost("reply", "head is too long"))
         elif self._size > PAUSE_BYTES and not self._paused and self._transport is not None:
             self._paused = True
@@ -143,14 +148,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server sends no more."""
-        if self._head and self._last and not self._whole and self._until_the_end:
+        if self._head and self._last and not self._whole and self._until_the_end and self._told_so():
             self.on_message_complete()
         self._end(Lost("read", "cut off" if self._head else "closed without an answer"))
 
+    def _told_so(self) -> bool:
+        """False when TLS has ended without its close_notify: then anybody may have cut it (RFC 9112, 9.8; RFC 8446, 6.1)."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        try:
+            return tls is None or not tls.read(1)
+        except ssl.SSLError:  # it waits for more
+            return False
+
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone."""
-        if self._asking and self._head and self._until_the_end and error is None:
-            self.on_message_complete()
         self._end(Lost("write" if self._full and not self._head else "read", "reset" if error is not None else "closed"))
 
     def pause_writing(self) -> None:
@@ -165,7 +176,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; those of a trailer are passed over."""
-        if not self._head:
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > MAX_HEAD_BYTES:
+            self._end(Lost("reply", "head is too long"))
+        elif not self._head:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -176,10 +190,15 @@ class Connection(asyncio.BufferedProtocol):
         if self.status < 200:
             self.headers = []
             return
-        self._head = True
         self._last = not self._parser.should_keep_alive()
-        names = {name.lower() for name, _ in self.headers}
-        self._until_the_end = not names & {b"content-length", b"transfer-encoding"}
+        self._until_the_end = True
+        for name, value in self.headers:
+            kind = name.lower()
+            if kind in (b"content-length", b"transfer-encoding"):
+                self._until_the_end = False
+                if kind == b"transfer-encoding" and value.lower() != b"chunked":
+                    self._end(Lost("reply", "transfer-encoding is not one that was asked for"))
+        self._head = self._lost is None
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -190,8 +209,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """The response is whole."""
-        if self._head:
+        if self._head and self._lost is None:
             self._whole, self._asking = True, False
+            if self._transport is not None and self._transport.get_write_buffer_size():
+                self._last = True  # an answer before the request was sent: what is left of it must not begin the next one
 
     def on_message_begin(self) -> None:
         """A response begins; a second one to a single request is none of ours."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -12,6 +13,8 @@ ENCODING = b"content-encoding"
 LENGTH = len(ENCODING)
 STEP_BYTES = 1 << 20
 """So much of a packed body is unpacked at once: a few of its bytes may stand for a thousand times as many."""
+MOST_TIMES = 100
+"""A body that grows by more than this is none that anybody has packed to save bytes."""
 
 
 class FromConnection:
@@ -26,7 +29,7 @@ class FromConnection:
         self._unpacking: Unpacking | None = None
         for name, value in connection.headers:
             if len(name) == LENGTH and name.lower() == ENCODING and value.lower() != b"identity":
-                self._packed = value.strip().lower()
+                self._packed += value.strip().lower()  # two of them make a name that is not known
 
     async def read(self) -> bytes:
         """See Incoming."""
@@ -36,6 +39,7 @@ class FromConnection:
             self._unpacking = Unpacking(self._packed)
         while True:
             if plain := self._unpacking.more():
+                await asyncio.sleep(0)  # others may run between its steps
                 return plain
             piece = await self._connection.read()
             if not piece:
@@ -82,10 +86,12 @@ class Unpacking:
             raise Lost("reply", "content-encoding is not one that was asked for")
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either form, by its head
         self._packed = b""
+        self._in = self._out = 0
 
     def feed(self, piece: bytes) -> None:
         """More packed bytes."""
         self._packed += piece
+        self._in += len(piece)
 
     def more(self) -> bytes:
         """The next plain bytes; b"" when more must be fed."""
@@ -95,7 +101,12 @@ class Unpacking:
             plain = self._inflate.decompress(self._packed, STEP_BYTES)
         except zlib.error:
             raise Lost("reply", "content-encoding is broken") from None
-        self._packed = self._inflate.unconsumed_tail
+        self._out += len(plain)
+        if self._out > STEP_BYTES + MOST_TIMES * self._in:
+            raise Lost("reply", "content-encoding hides too much")
+        self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data
+        if self._packed and self._inflate.eof:  # another member (RFC 1952, 2.2)
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         return plain
 
     def end(self) -> bytes:

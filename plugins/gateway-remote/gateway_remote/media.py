@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -27,6 +28,9 @@ REDIRECTS = 3
 KINDS: Mapping[type[Media], tuple[str, ...]] = {Image: ("image/",), Audio: ("audio/", "video/"), File: ("",)}
 HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "gateway-remote"}
 """What is sent: a name, and nothing that could tell who asks."""
+
+MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838, 4.2. What a server says of its type goes on into a request: nothing else may be in it."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Allowed = Callable[[Address], bool]
@@ -138,7 +142,7 @@ async def _read(answer: FromConnection, part: Media, most_bytes: int) -> Media:
     if answer.status != 200:
         raise _refused(part, f"its server answers {answer.status}")
     kind = answer.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if "/" not in kind or not kind.startswith(KINDS[type(part)]):
+    if not MEDIA_TYPE.fullmatch(kind) or not kind.startswith(KINDS[type(part)]):
         raise _refused(part, f"it is no {part.type}")
     data = bytearray()
     # Counted as it is unpacked: a server may have packed it though it was asked not to.
@@ -146,6 +150,8 @@ async def _read(answer: FromConnection, part: Media, most_bytes: int) -> Media:
         data += chunk
         if len(data) > most_bytes:
             raise _refused(part, f"it has more than {most_bytes} bytes (max_media_bytes)")
+    if not data:
+        raise _refused(part, "it is empty")
     stated = part.media_type if isinstance(part, File) and kind == "application/octet-stream" else kind
     return replace(part, data=bytes(data), url=None, fetch=False, media_type=stated)
 

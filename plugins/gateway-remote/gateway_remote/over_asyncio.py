@@ -52,23 +52,19 @@ class OverAsyncio:
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._idle: deque[tuple[float, Connection]] = deque()
         self._all: set[Connection] = set()
-        self._heads: dict[tuple[str, str, int], tuple[Mapping[str, str], bytes]] = {}
+        self._heads: dict[tuple[str, str, int], tuple[Mapping[str, str], Head]] = {}
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> FromConnection:
         """See Transport."""
-        request = self._head(method, url, headers)
-        if body or method == "POST":
-            request += b"content-length: %d\r\n\r\n" % len(body) + body
-        else:
-            request += b"\r\n"
+        head = self._head(method, url, headers)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
         connection = self._take(now_s) or await self._dial()
         try:
-            await connection.ask(request)
+            await connection.ask(head, body if body or method == "POST" else None)
         except BaseException:
             self._drop(connection)
             raise
@@ -106,7 +102,7 @@ class OverAsyncio:
         self._all.discard(connection)
         connection.abort()
 
-    def _head(self, method: str, url: str, headers: Mapping[str, str]) -> bytes:
+    def _head(self, method: str, url: str, headers: Mapping[str, str]) -> Head:
         """The request's head but for its length, made once for each set of headers."""
         key = method, url, id(headers)
         known = self._heads.get(key)
@@ -116,15 +112,15 @@ class OverAsyncio:
             known = self._heads[key] = headers, self._written(method, urlsplit(url), headers)
         return known[1]
 
-    def _written(self, method: str, url: SplitResult, headers: Mapping[str, str]) -> bytes:
+    def _written(self, method: str, url: SplitResult, headers: Mapping[str, str]) -> Head:
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         through = self._proxy is not None and url.scheme == "http"
         target = f"http://{url.netloc}{path}" if through else path
         fields = {"host": url.netloc, **headers, **(_proxy_key(self._proxy) if through else {})}
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        if any(not line.isascii() or not line.isprintable() for line in lines):
+        text = "\n".join([f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), ""])
+        if not text.isascii() or text.count("\n") != len(fields) + 1 or not text.replace("\n", "").isprintable():
             raise Lost("request", "a header or the path holds characters that HTTP cannot carry")
-        return "".join(f"{line}\r\n" for line in lines).encode()
+        return Head(text.replace("\n", "\r\n").encode())
 
     async def _dial(self) -> Connection:
         """A new connection. Lost says why there is none."""
@@ -159,13 +155,24 @@ class OverAsyncio:
             for *_, address in addresses:
                 self._check(str(address[0]))
         sock = await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_S)
+        # From its first step on the socket is asyncio's, which closes it when this is cancelled: to close it here as well would
+        # take its number from under the loop. With TLS at once it would be left open: so that is laid over it afterwards.
+        transport, made = await loop.create_connection(protocol, sock=sock)
+        return await self._secured(transport, made, host) if tls else transport, made
+
+    async def _secured(self, transport: asyncio.Transport, protocol: Any, host: str) -> asyncio.Transport:
+        """TLS over a connection. Whatever comes between, the connection is closed."""
         try:
-            return await loop.create_connection(
-                protocol, sock=sock, ssl=self._context if tls else None, server_hostname=host if tls else None
-            )
+            assert self._context is not None
+            loop = asyncio.get_running_loop()
+            over = await loop.start_tls(transport, protocol, self._context, server_hostname=host)
+            if over is None:  # closed meanwhile
+                raise ConnectionResetError
         except BaseException:
-            sock.close()
+            transport.abort()
             raise
+        protocol.connection_made(over)
+        return over
 
     async def _proxied(self, proxy: SplitResult) -> Connection:
         """Through a proxy: to an http origin as it is, to an https one by a tunnel (RFC 9110, 9.3.6)."""
@@ -182,17 +189,20 @@ class OverAsyncio:
             status = await tunnel.answer
             if status // 100 != 2:
                 raise refused_by_proxy(status)
-            connection, loop = self._new(), asyncio.get_running_loop()
-            assert self._context is not None
-            transport.set_protocol(connection)
-            over = await loop.start_tls(transport, connection, self._context, server_hostname=self._origin.hostname)
-            if over is None:  # closed meanwhile
-                raise ConnectionResetError
-            connection.connection_made(over)
         except BaseException:
             transport.abort()
             raise
+        connection = self._new()
+        transport.set_protocol(connection)
+        await self._secured(transport, connection, self._origin.hostname or "")
         return connection
+
+
+class Head(bytes):
+    """The head of a request, which holds the key: a traceback that shows variables does not show it."""
+
+    def __repr__(self) -> str:
+        return "<the head of a request>"
 
 
 class Tunnel(asyncio.Protocol):

@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,7 +27,11 @@ from gateway_remote.transport import KEEP_ALIVE_S, Lost, Network, refused_by_pro
 CANCEL = 8
 """Why a stream is reset: nobody needs it any more (RFC 9113, section 7)."""
 # Of errors of the layers below httpx lets some through as they are.
-BROKEN = (httpx.HTTPError, OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+BROKEN: tuple[type[Exception], ...] = (
+    httpx.HTTPError, OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError,
+)  # fmt: skip
+if find_spec("h2") is not None:
+    BROKEN += (import_module("h2.exceptions").H2Error,)
 # Why there is no connection, by the first of these that is found behind httpx's error. Its own text is not shown.
 CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "no such host"),

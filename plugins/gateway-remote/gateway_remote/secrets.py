@@ -15,14 +15,21 @@ MOST_KEPT = 1000
 """A content type can hold a boundary, which is another one for each request."""
 
 
+class Sent(dict[str, str]):
+    """The headers of a call. A traceback that shows variables, as error trackers keep, shows their names alone."""
+
+    def __repr__(self) -> str:
+        return f"<headers: {', '.join(self)}>"
+
+
 class Headers:
     """The headers for each of a row's keys. A missing key among several is passed over as long as one is there."""
 
     def __init__(self, row: ModelRow) -> None:
         self._row = row
         self._by_key: dict[tuple[str, str, str], Mapping[str, str]] = {}
-        self._common: dict[str, str] = {}
-        self._keys: dict[str, str] = {}
+        self._common = Sent()
+        self._keys = Sent()
         self.proxy: str | None = row.proxy
 
     def __repr__(self) -> str:
@@ -33,12 +40,8 @@ class Headers:
         row = self._row
         self._by_key.clear()
         self._keys.clear()
-        self._common = {
-            "accept": "*/*",
-            "accept-encoding": "identity",
-            "user-agent": "gateway-remote",
-            **row.wire.headers,
-        }
+        usual = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "gateway-remote"}
+        self._common = Sent({**usual, **row.wire.headers})
         for name, value in row.headers.items():
             self._common[name.lower()] = header_secret(resources, value) if is_reference(value) else value
         missing: MissingSecret | None = None
@@ -67,7 +70,7 @@ class Headers:
         return known
 
     def _made(self, ref: str, content_type: str, accept: str) -> Mapping[str, str]:
-        headers = {"content-type": content_type, **self._common}
+        headers = Sent({"content-type": content_type, **self._common})
         if accept:
             headers["accept"] = accept
         if ref:
@@ -78,8 +81,8 @@ class Headers:
 
 def header_secret(resources: Resources, ref: str) -> str:
     """A secret that an HTTP header can carry."""
-    value = resources.secret(ref).reveal()
+    secret = resources.secret(ref)
     # Checked here, because the HTTP library's own complaint would quote the value.
-    if not value.isascii() or not value.isprintable():
+    if not secret.reveal().isascii() or not secret.reveal().isprintable():
         raise ConfigError(f"the secret {ref!r} holds characters that an HTTP header cannot carry")
-    return value
+    return secret.reveal()

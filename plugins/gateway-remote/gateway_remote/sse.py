@@ -7,7 +7,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class LineTooLong(ValueError):
-    """A line that does not end: no server of events is at the other side."""
+    """A line or an event that does not end: no server of events is at the other side."""
 
 
 class EventReader:
@@ -21,6 +21,7 @@ class EventReader:
         self._pieces: list[bytes] = []  # of the line that has not ended yet
         self._pending_bytes = 0
         self._data: list[bytes] = []  # lines of the event that has not ended yet
+        self._data_bytes = 0
         self._bare: list[bytes] = []  # lines of JSON that is in no event
         self._bare_bytes = 0
         self._after_cr = False  # a line end "\r\n" may be cut in two
@@ -71,9 +72,13 @@ class EventReader:
             line = line.removeprefix(BOM)
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            self._data_bytes += len(line)
+            if self._data_bytes > MAX_LINE_BYTES:
+                raise LineTooLong(f"an event of more than {MAX_LINE_BYTES} bytes")
         elif not line and self._data:
             out.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
             self._data = []
+            self._data_bytes = 0
         elif line and (self._bare or line[:1] in (b"{", b"[")):
             self._bare_bytes += len(line) + 1
             if self._bare_bytes > MAX_LINE_BYTES:

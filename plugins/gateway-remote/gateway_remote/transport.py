@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 30.0
 SPARE = 100
-MAX_BODY_BYTES = 256 << 20
+MAX_BODY_BYTES = 128 << 20
 MAX_ERROR_BODY_BYTES = 256 << 10
 ERROR_BODY_S = 5.0
 """How long the body of an error is waited for: its status alone says the most."""
@@ -224,6 +224,7 @@ class Answer:
         self.raw_headers = incoming.raw_headers
         self._incoming, self._link = incoming, link
         self._open = True
+        self._size = 0
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -231,21 +232,21 @@ class Answer:
         return self._incoming.headers
 
     async def read(self) -> bytes:
-        """The next piece of the body, b"" at its end."""
+        """The next piece of the body, b"" at its end. BadReply when it does not end."""
         try:
-            return await self._incoming.read()
+            piece = await self._incoming.read()
         except Lost as error:
             raise self._link.lost(error) from None
+        self._size += len(piece)
+        if self._size > MAX_BODY_BYTES:
+            raise self._link.too_long()
+        return piece
 
     async def read_all(self) -> bytes:
-        """The rest of the body. BadReply when it does not end."""
+        """The rest of the body."""
         pieces: list[bytes] = []
-        size = 0
-        while chunk := await self.read():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise self._link.too_long()
+        while piece := await self.read():
+            pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_error(self) -> bytes:

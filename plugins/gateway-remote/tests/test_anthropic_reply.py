@@ -119,7 +119,7 @@ def test_steps_of_the_provider_s_own_tools_are_passed_over() -> None:
     searches = {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "x"}}
     reply = decoded(message(text("a"), searches, SEARCHED, text("b", WEB)))
     assert reply.parts == (Text("a"), Text("b"), Citation("https://d.example", "D", "Sun.", 1, 2)) and reply.finish == "stop"
-    assert decoded({**message(text("a")), "content": [{"type": "of tomorrow"}, 3, {"type": "text", "text": "a"}]}).text == "a"
+    assert decoded({**message(text("a")), "content": [{"type": "of tomorrow"}, {"type": "text", "text": "a"}]}).text == "a"
 
 
 def test_every_stop_reason_that_the_package_knows_has_its_finish() -> None:
@@ -137,14 +137,28 @@ def test_every_stop_reason_that_the_package_knows_has_its_finish() -> None:
         ("stop_sequence", "stop"),
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
-        ("tool_use", "tool_calls"),
         ("refusal", "filter"),
         ("pause_turn", "length"),
-        (None, "stop"),
     ],
 )
 def test_the_finish_is_one_of_ours(wire: Any, finish: str) -> None:
     assert decoded({**message(text("a")), "stop_reason": wire}).finish == finish
+
+
+@pytest.mark.parametrize("wire", [None, "tool_use", 5])
+def test_a_reply_that_does_not_say_how_it_ends_or_lacks_the_call_it_ends_for_is_refused(wire: Any) -> None:
+    with pytest.raises(BadReply):
+        decoded({**message(text("a")), "stop_reason": wire})
+
+
+@pytest.mark.parametrize(
+    "block",
+    [3, "hi", {"text": "hi"}, {"type": "text", "text": 5}, {"type": "thinking", "thinking": ["x"], "signature": "s"}],
+)
+def test_a_block_that_cannot_be_read_is_no_empty_answer(block: Any) -> None:
+    with pytest.raises(BadReply) as caught:
+        decoded({**message(text("a")), "content": [block]})
+    assert caught.value.retryable
 
 
 def test_a_reply_with_calls_ends_to_call_tools_whatever_it_says() -> None:

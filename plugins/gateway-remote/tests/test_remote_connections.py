@@ -299,6 +299,7 @@ def test_closing_the_model_ends_the_calls_under_way(server: LoopbackServer) -> N
         server.script(*[Fault(delay_s=60)] * 2)
         server.always(Fault(stall_after=3))
         waiting = [asyncio.create_task(model.run(HELLO)) for _ in range(2)]
+        await server.wait_for(lambda s: s.in_flight == 2)
         calls = [*waiting, *(asyncio.create_task(streamed(model)) for _ in range(3))]
         await server.wait_for(lambda s: s.in_flight == 5)
         await model.aclose()

@@ -40,6 +40,7 @@ def fail(status: int, headers: dict[str, str] | None = None, /, **error: Any) ->
         (400, {"code": "content_filter"}, ContentFiltered),
         (400, {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, ContentFiltered),
         (400, {"code": "invalid_value"}, Rejected),
+        (400, {"type": "invalid_request_error", "details": {"error_code": "organization_on_hold"}}, Denied),
         (422, {}, Rejected),
         (401, {"code": "invalid_api_key"}, Denied),
         (403, {}, Denied),
@@ -86,7 +87,7 @@ def test_the_server_may_say_itself_whether_to_ask_again() -> None:
 
 def test_a_code_is_shown_only_when_it_is_a_short_identifier() -> None:
     assert "(invalid_value)" in str(fail(400, code="invalid_value"))
-    for code in (PROMPT, "x" * 65, {"a": PROMPT}, ["b"], True, 3.5):
+    for code in (PROMPT, "x" * 65, "sk-4711abc", {"a": PROMPT}, ["b"], True, 3.5):
         assert "(" not in str(fail(400, code=code))
 
 

@@ -48,7 +48,7 @@ async def asked(connection: Connection, theirs: socket.socket, pieces: Sequence[
     answering = asyncio.create_task(answer())
     try:
         async with asyncio.timeout(5):
-            await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+            await connection.ask(b"GET / HTTP/1.1\r\n", None)
             body = b""
             while piece := await connection.read():
                 body += piece
@@ -215,7 +215,7 @@ def test_a_reader_that_is_slow_makes_the_server_wait() -> None:
                 sent += len(piece)
 
         flooding = asyncio.create_task(flood())
-        await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+        await connection.ask(b"GET / HTTP/1.1\r\n", None)
         before = -1
         while sent != before:  # until it stands still
             before = sent
@@ -229,6 +229,70 @@ def test_a_reader_that_is_slow_makes_the_server_wait() -> None:
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
         theirs.close()
+
+    asyncio.run(whole())
+
+
+def test_an_answer_before_the_request_was_sent_ends_the_connection() -> None:
+    """What is left of the request must not become the beginning of the next one."""
+
+    async def whole() -> None:
+        connection, theirs = await connected()
+        with theirs:
+            asking = asyncio.create_task(connection.ask(b"POST / HTTP/1.1\r\n", bytes(30_000_000)))
+            await asyncio.get_running_loop().sock_recv(theirs, 1000)
+            await asyncio.get_running_loop().sock_sendall(theirs, KEPT["length"])
+            await asking
+            assert connection.status == 200 and await connection.read() == BODY and await connection.read() == b""
+            assert not connection.whole and not connection.reusable()
+            connection.abort()
+            await asyncio.sleep(0)
+
+    asyncio.run(whole())
+
+
+def test_a_body_that_we_cut_off_ourselves_is_not_whole() -> None:
+    async def whole() -> None:
+        connection, theirs = await connected()
+        with theirs:
+            reading = asyncio.create_task(asked(connection, theirs, [HEAD + b"\r\n" + BODY]))
+            await asyncio.sleep(0.01)
+            connection.abort()
+            with pytest.raises(Lost, match="closed"):
+                await reading
+
+    asyncio.run(whole())
+
+
+def test_bytes_that_the_loop_has_read_and_nobody_asked_for_end_the_connection() -> None:
+    async def whole() -> None:
+        connection, theirs = await connected()
+        with theirs:
+            await asked(connection, theirs, [KEPT["length"]])
+            await asyncio.get_running_loop().sock_sendall(theirs, KEPT["length"])
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not connection.whole and not connection.reusable()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n" + CHUNKED + b"\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n" + CHUNKED + b"x-late: yes\r\n" * 10_000 + b"\r\n",
+        HEAD + b"x-more: yes\r\n" * 10_000 + b"\r\n",
+    ],
+    ids=["another coding", "a flood of trailers", "a flood of headers"],
+)
+def test_what_no_answer_is_made_of_is_lost(data: bytes) -> None:
+    async def whole() -> None:
+        connection, theirs = await connected()
+        with theirs:
+            with pytest.raises(Lost) as caught:
+                await asked(connection, theirs, [data])
+            assert caught.value.phase == "reply" and not connection.reusable()
 
     asyncio.run(whole())
 

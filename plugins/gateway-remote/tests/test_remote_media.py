@@ -187,6 +187,8 @@ def test_what_is_packed_counts_as_it_is_unpacked(coding: str) -> None:
         (Image, "application/octet-stream", "it is no image"),
         (Image, "audio/wav", "it is no image"),
         (Image, "nonsense", "it is no image"),
+        (Image, 'image/png,x"y', "it is no image"),
+        (Image, "image/", "it is no image"),
         (Audio, "image/png", "it is no audio"),
         (Audio, "video/mp4", ""),
         (Audio, "audio/mpeg", ""),

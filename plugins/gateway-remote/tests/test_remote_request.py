@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from gateway_remote.config import ModelRow
-from gateway_remote.formats.openai import chat_body, embed_body, strict_schema
-from pydantic import BaseModel, ConfigDict
+from gateway_remote.formats.openai import chat_body, embed_body
+from gateway_remote.formats.openai_schema import strict_schema
 
 from gateway import (
     Audio,
@@ -169,23 +169,6 @@ def test_an_assistant_s_message_goes_last_only_to_a_model_that_goes_on_with_it()
 
 def test_no_reasoning_asked_of_a_model_without_it_is_left_out() -> None:
     assert "reasoning_effort" not in body(Chat.ask("Hi", reasoning="none"), PLAIN)
-
-
-class Open(BaseModel):
-    city: str
-
-
-class Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    city: str
-
-
-def test_a_schema_is_strict_only_when_it_qualifies() -> None:
-    for model, strict in ((Open, False), (Closed, True)):
-        wanted = body(Chat.ask("Where?", response_format=model))["response_format"]
-        assert wanted["type"] == "json_schema" and wanted["json_schema"]["name"] == model.__name__
-        assert wanted["json_schema"]["strict"] is strict
-        assert wanted["json_schema"]["schema"] == model.model_json_schema()
 
 
 def test_a_schema_s_name_is_one_that_servers_take() -> None:

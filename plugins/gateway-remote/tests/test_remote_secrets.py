@@ -46,6 +46,8 @@ FAULTS = {
     "malformed": Fault(malformed_after=1),
     "error": Fault(error_after=1),
     "finish": Fault(reply=Reply(text="x", finish_reason=f"{KEY} is no name")),
+    "finish as the key": Fault(reply=Reply(text="x", finish_reason=KEY)),
+    "code": Fault(status=401, body={"error": {"code": KEY, "type": KEY, "status": KEY}}),
     "stalls": Fault(stall_after=1),
 }
 
@@ -114,6 +116,44 @@ def test_no_failure_shows_the_key(server: LoopbackServer, fault: Fault, client: 
 
     asyncio.run(whole(), debug=True)
     assert CANARY not in logged(caplog)
+
+
+def variables(error: BaseException | None) -> str:
+    """What is in the variables of our own frames, which error trackers keep beside a traceback."""
+    out = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if "gateway" in Path(frame.f_code.co_filename).parent.name:
+                out += [f"{frame.f_code.co_name}: {name} = {value!r}" for name, value in frame.f_locals.items()]
+        error = error.__cause__ or error.__context__
+    return "\n".join(out)
+
+
+@CLIENTS
+@pytest.mark.parametrize("fault", [Fault(reset=True), Fault(status=401), Fault(status=200, body="no JSON", headers=JSON)])
+def test_no_variable_that_an_error_tracker_keeps_shows_the_key(server: LoopbackServer, fault: Fault, client: str) -> None:
+    async def whole() -> None:
+        transport = httpx.AsyncHTTPTransport() if client == "own" else None
+        model = RemoteModel(row(server.url, api_key="env:CANARY_KEY", http2=client == "httpx"), transport=transport)
+        async with AsyncGateway([model], config=load_config({"retry": {"attempts": 1}})) as gw:
+            server.always(fault)
+            for call in (gw.run(HELLO), model.run(HELLO), streamed(model), gw.offered("loopback")):
+                with pytest.raises(GatewayError) as caught:
+                    await call
+                kept = variables(caught.value)
+                assert "headers = " in kept or "self = " in kept
+                assert CANARY not in kept
+            server.always(Fault(delay_s=60))
+            asking = asyncio.create_task(model.run(HELLO))
+            await server.wait_for(lambda s: s.in_flight == 1)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await asking
+            assert CANARY not in variables(cancelled.value)
+        if transport is not None:
+            await transport.aclose()
+
+    asyncio.run(whole())
 
 
 @CLIENTS

@@ -83,6 +83,15 @@ def test_a_line_without_end_is_refused() -> None:
             reader.feed(b"x" * (1 << 20))
 
 
+def test_an_event_without_end_is_refused() -> None:
+    reader = EventReader()
+    with pytest.raises(LineTooLong):
+        for _ in range(MAX_LINE_BYTES // (1 << 20) + 1):
+            assert reader.feed(b"data: " + b"x" * (1 << 20) + b"\n") == []
+    for _ in range(MAX_LINE_BYTES // (1 << 20) + 1):  # and those that end are no one event
+        assert len(EventReader().feed(b"data: " + b"x" * (1 << 20) + b"\n\n")) == 1
+
+
 TEXTS = ("Grüße ", "aus\r\nZürich ", "🏔️", "\u2028", " fine")
 END = st.sampled_from([b"\n", b"\r\n", b"\r"])
 

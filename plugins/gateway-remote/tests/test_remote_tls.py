@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 from gateway_remote.service import RemoteModel
+from odd_case import ANSWER
 from remote_case import HELLO, row, started, streamed, with_model
 
 from gateway import AsyncGateway, ConfigError, Unreachable
@@ -210,6 +211,57 @@ def test_a_handshake_that_is_cancelled_is_closed_at_once(client: dict[str, Any],
                     with pytest.raises(asyncio.CancelledError):
                         await call
                     await until_closed(connection)
+
+    asyncio.run(whole())
+
+
+def test_cancelling_a_handshake_at_any_moment_leaves_the_other_calls_alone(authority: trustme.CA, ca_file: str) -> None:
+    """A socket that is closed while the loop still knows its number would be taken for the next one."""
+
+    async def whole(url: str, turns: int) -> bool:
+        async with started(url, ca_file=ca_file) as model:
+            call = asyncio.create_task(model.run(HELLO))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            for _ in range(2):
+                assert (await model.run(HELLO)).text
+                _, writer = await asyncio.open_connection("localhost", int(url.rpartition(":")[2].partition("/")[0]))
+                writer.close()
+        return not call.cancelled()
+
+    with serving(authority, "localhost") as server:
+        turns = 0
+        while not asyncio.run(whole(server.url, turns)):
+            turns += 1
+        assert turns > 10  # it was cut short at each turn of connecting, asking and reading
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_whose_end_tls_does_not_tell_is_cut_off(authority: trustme.CA, ca_file: str, told: bool) -> None:
+    """RFC 9112, 9.8: without a close_notify anybody may have ended it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + ANSWER)
+        await writer.drain()
+        if not told:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            await reader.read()
+        writer.close()
+
+    async def whole() -> None:
+        listening = await asyncio.start_server(cut, "localhost", 0, ssl=context, family=socket.AF_INET)
+        async with listening, started(f"https://localhost:{listening.sockets[0].getsockname()[1]}", ca_file=ca_file) as model:
+            if told:
+                assert (await model.run(HELLO)).text == "Hi"
+                return
+            with pytest.raises(Unreachable) as caught:
+                await model.run(HELLO)
+            assert caught.value.phase == "read" and caught.value.retryable
 
     asyncio.run(whole())
 

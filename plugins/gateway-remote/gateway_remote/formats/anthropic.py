@@ -194,7 +194,7 @@ def _tools(body: Body) -> None:
         if choice == "required":
             body.fail("tool_choice", "required, and no tools are given")
         return
-    body.fields["tools"] = [_tool(tool) for tool in tools]
+    body.tools([_tool(tool) for tool in tools])
     kinds = {None: "auto", "none": "none", "required": "any"}
     wire: Block = {"type": kinds[choice]} if choice in kinds else {"type": "tool", "name": choice}
     if parallel is not None and choice != "none":
@@ -227,8 +227,7 @@ def _output(request: Chat, body: Body, row: ModelRow) -> None:
     elif effort is not None:
         body.refuse("reasoning", f"this API has no effort {effort!r}; its least is 'low'")
     if config:
-        given = row.body.get("output_config")
-        body.fields["output_config"] = {**(given if isinstance(given, dict) else {}), **config}
+        body.beside("output_config", config)
 
 
 def offers(payload: Any) -> tuple[list[Offer], str]:

@@ -24,11 +24,13 @@ from gateway_remote.formats.values import (
     broken,
     count,
     detail,
+    each_said,
     estimate,
     finish_of,
     index,
     object_of,
     objects,
+    said,
     string,
 )
 
@@ -51,26 +53,28 @@ def message_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
         raise broken(model, "the reply holds no content")
     parts: list[Part] = []
     told = calls = 0  # characters of text, and tool calls, so far
-    for block in objects(content):
+    for block in each_said(content, model):
         match block.get("type"):
             case "text":
-                text = string(block.get("text"))
+                text = said(block.get("text"), model)
                 if text:
                     parts.append(Text(text))
                 parts += citations_of(objects(block.get("citations")), request, told, told + len(text))
                 told += len(text)
             case "thinking":
-                parts.append(Reasoning(string(block.get("thinking")), SIGNED + string(block.get("signature"))))
+                parts.append(Reasoning(said(block.get("thinking"), model), SIGNED + string(block.get("signature"))))
             case "redacted_thinking":
                 parts.append(Reasoning("", REDACTED + string(block.get("data"))))
             case "tool_use":
                 parts.append(ToolCall(*call_of(block, calls, model), arguments_of(block.get("input")) or "{}"))
                 calls += 1
-            case _:
+            case str():
                 pass  # a step of a tool that the provider runs itself
+            case _:
+                raise broken(model, "a block of the reply does not say what it is")
     return ChatResponse(
         parts=tuple(parts),
-        finish=message_finish(payload.get("stop_reason") or "end_turn", bool(calls), not parts, model),
+        finish=message_finish(payload.get("stop_reason"), bool(calls), not parts, model),
         usage=usage_of(payload.get("usage")) or estimate(request, parts),
         id=string(payload.get("id")) or heard.headers.get("request-id", ""),
         served_by=string(payload.get("model")),
@@ -83,6 +87,8 @@ def message_finish(wire: Any, has_calls: bool, empty: bool, model: str) -> Finis
     finish = finish_of(wire, FINISHES, model)
     if finish == "filter" and empty:
         raise ContentFiltered(f"model {model!r}: the provider refuses this content", model=model)
+    if finish == "tool_calls" and not has_calls:
+        raise broken(model, "the reply ends for the sake of a tool call, and holds none")
     return "tool_calls" if finish == "stop" and has_calls else finish
 
 

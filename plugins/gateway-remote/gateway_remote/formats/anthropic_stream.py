@@ -9,7 +9,7 @@ from gateway import Chat, Delta, Finish
 from gateway_remote.formats.anthropic_reply import REDACTED, SIGNED, call_of, citations_of, message_finish, usage_of
 from gateway_remote.formats.api import Heard
 from gateway_remote.formats.reading import ChatReader
-from gateway_remote.formats.values import arguments_of, broken, index, objects, string
+from gateway_remote.formats.values import arguments_of, broken, index, objects, said, string
 
 
 @dataclass(slots=True)
@@ -42,11 +42,9 @@ class MessageStream(ChatReader):
         """One event; those of a kind that is not known are passed over."""
         match chunk.get("type"):
             case "content_block_delta":
-                if isinstance(delta := chunk.get("delta"), dict):
-                    self._more(self._block(chunk), delta, out)
+                self._more(self._block(chunk), self._object(chunk, "delta"), out)
             case "content_block_start":
-                if isinstance(block := chunk.get("content_block"), dict):
-                    self._begin(self._index(chunk), block, out)
+                self._begin(self._index(chunk), self._object(chunk, "content_block"), out)
             case "content_block_stop":
                 self._end(self._index(chunk), out)
             case "message_start":
@@ -80,6 +78,12 @@ class MessageStream(ChatReader):
             raise broken(self._model, "an event of the stream does not say which block it is of")
         return at
 
+    def _object(self, chunk: dict[str, Any], name: str) -> dict[str, Any]:
+        value = chunk.get(name)
+        if not isinstance(value, dict):
+            raise broken(self._model, f"an event of the stream holds no {name}")
+        return value
+
     def _block(self, chunk: dict[str, Any]) -> _Block:
         block = self._blocks.get(self._index(chunk))
         if block is None:
@@ -93,10 +97,10 @@ class MessageStream(ChatReader):
         match block.kind:
             case "text":
                 block.citations += objects(wire.get("citations"))
-                self._text(block, string(wire.get("text")), out)
+                self._text(block, said(wire.get("text"), self._model), out)
             case "thinking":
                 block.part, block.signature = self._next_part(), string(wire.get("signature"))
-                if thought := string(wire.get("thinking")):
+                if thought := said(wire.get("thinking"), self._model):
                     out.append(Delta(thought, block.part, "reasoning"))
             case "redacted_thinking":
                 block.part = self._next_part()
@@ -110,16 +114,16 @@ class MessageStream(ChatReader):
     def _more(self, block: _Block, delta: dict[str, Any], out: list[Delta]) -> None:
         match block.kind, delta.get("type"):
             case "text", "text_delta":
-                self._text(block, string(delta.get("text")), out)
+                self._text(block, said(delta.get("text"), self._model), out)
             case "text", "citations_delta":
                 block.citations += objects([delta.get("citation")])
             case "thinking", "thinking_delta":
-                if block.part is not None and (thought := string(delta.get("thinking"))):
+                if block.part is not None and (thought := said(delta.get("thinking"), self._model)):
                     out.append(Delta(thought, block.part, "reasoning"))
             case "thinking", "signature_delta":  # it comes whole
                 block.signature = string(delta.get("signature"))
             case "tool_use", "input_json_delta":
-                if block.part is not None and (piece := string(delta.get("partial_json"))):
+                if block.part is not None and (piece := said(delta.get("partial_json"), self._model)):
                     block.size += len(piece)
                     out.append(Delta(piece, block.part, "tool_call"))
 

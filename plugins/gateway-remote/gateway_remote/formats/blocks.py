@@ -45,5 +45,6 @@ def file_name(media: Media, fallback: str = "file") -> str:
 
 def schema_name(request: Chat) -> str:
     """A name for the answer's shape, as APIs want one."""
-    title = (request.response_schema or {}).get("title")
+    shape = request.response_format
+    title = shape.__name__ if isinstance(shape, type) else (shape or {}).get("title")
     return re.sub(r"[^A-Za-z0-9_-]+", "_", title if isinstance(title, str) else "")[:64] or "answer"

@@ -68,6 +68,16 @@ class Body:
             if value is not None:
                 self.fields[names[option]] = value
 
+    def beside(self, name: str, ours: Mapping[str, Any]) -> None:
+        """Send an object under this name, with what the row's `body` has in the same place; ours goes before it."""
+        given = self._row.body.get(name)
+        self.fields[name] = _over(given, ours) if isinstance(given, Mapping) else ours
+
+    def tools(self, ours: list[Any]) -> None:
+        """Send these tools, after those of the row's `body`, which the provider runs itself."""
+        given = self._row.body.get("tools")
+        self.fields["tools"] = [*given, *ours] if isinstance(given, list) else ours
+
     def refuse(self, option: str, why: str) -> None:
         """UnsupportedOption; or a note that an option which only tunes the answer is left out, where the caller allows that."""
         self._options.refuse(option, why, tunes=option not in NEEDED)
@@ -102,6 +112,15 @@ class Body:
     def _rest(self) -> None:
         for option in self.left:
             self.refuse(option, "this API has no such option")
+
+
+def _over(given: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Ours over what is given, in objects within them too."""
+    out = {**given, **ours}
+    for name, value in ours.items():
+        if isinstance(value, Mapping) and isinstance(below := given.get(name), Mapping):
+            out[name] = _over(below, value)
+    return out
 
 
 @lru_cache(maxsize=64)

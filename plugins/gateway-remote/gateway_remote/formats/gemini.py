@@ -56,9 +56,8 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     settings |= _thinking(body, row)
     if body.take("parallel_tool_calls") is False:
         body.refuse("parallel_tool_calls", "this API cannot hold a model to one call a turn")
-    given = row.body.get("generationConfig")
     if settings:
-        body.fields["generationConfig"] = {**given, **settings} if isinstance(given, dict) else settings
+        body.beside("generationConfig", settings)
     return body.sending(f"/{_path(row)}:streamGenerateContent?alt=sse" if stream else f"/{_path(row)}:generateContent")
 
 
@@ -203,13 +202,10 @@ def _tools(body: Body, row: ModelRow) -> None:
         if choice == "required":
             body.fail("tool_choice", "required, and no tools are given")
         return
-    given = row.body.get("tools")
-    own = [{"functionDeclarations": [_tool(tool) for tool in tools]}]
-    body.fields["tools"] = [*given, *own] if isinstance(given, list) else own
+    body.tools([{"functionDeclarations": [_tool(tool) for tool in tools]}])
     if choice is not None:
         named = {} if choice in MODES else {"allowedFunctionNames": [choice]}
-        config, beside = {"mode": MODES.get(choice, "ANY"), **named}, row.body.get("toolConfig")
-        body.fields["toolConfig"] = {**(beside if isinstance(beside, dict) else {}), "functionCallingConfig": config}
+        body.beside("toolConfig", {"functionCallingConfig": {"mode": MODES.get(choice, "ANY"), **named}})
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

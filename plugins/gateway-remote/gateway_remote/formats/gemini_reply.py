@@ -48,12 +48,14 @@ from gateway_remote.formats.values import (
     bad,
     broken,
     count,
+    each_said,
     estimate,
     finish_of,
     holds_error,
     number,
     object_of,
     objects,
+    said,
     string,
     unbase64,
     value_of,
@@ -110,11 +112,13 @@ class Turn:
                 raise ContentFiltered(f"model {self._model!r}: the provider refuses this prompt", model=self._model)
             return []
         content = candidate.get("content")
-        parts = content.get("parts") if isinstance(content, dict) else None
-        out = [delta for part in objects(parts) for delta in self._part(part)]
+        if not isinstance(content, dict) and content is not None:
+            raise broken(self._model, "the content of the reply is no object")
+        parts = each_said(content and content.get("parts"), self._model)
+        out = [delta for part in parts for delta in self._part(part)]
         if self._request.logprobs is not None:
             self.logprobs += logprobs_of(candidate.get("logprobsResult"))
-        self.reason = self.reason or string(candidate.get("finishReason")) or ("STOP" if whole else "")
+        self.reason = self.reason or said(candidate.get("finishReason"), self._model) or ("STOP" if whole else "")
         self._sources.hear(candidate)
         if self.reason:  # only now the text is whole that they speak of
             cited = self._sources.told("".join(self._said))
@@ -142,12 +146,14 @@ class Turn:
     def _part(self, wire: Mapping[str, Any]) -> Iterator[Delta]:
         signature, thought, text = string(wire.get("thoughtSignature")), wire.get("thought") is True, wire.get("text")
         call = wire.get("functionCall")
-        if isinstance(call, dict):
+        if call is not None:
+            if not isinstance(call, dict):
+                raise broken(self._model, "a tool call is no object")
             self._begin("")
             yield from self._before(signature)
             yield self._call(call)
-        elif isinstance(text, str):
-            yield from self._text(text, signature, "reasoning" if thought else "text")
+        elif text is not None:
+            yield from self._text(said(text, self._model), signature, "reasoning" if thought else "text")
         else:
             self._begin("")
             # Code that the provider runs, its own tools, and the pictures that a model only thinks of are no part of a reply.
@@ -177,6 +183,8 @@ class Turn:
         name = string(wire.get("name"))
         if not name:
             raise broken(self._model, "a tool call without a name")
+        if wire.get("partialArgs") or wire.get("willContinue"):
+            raise bad(self._model, "a tool call comes in pieces: leave streamFunctionCallArguments out of the row's `body`")
         # Where the API gives none it is made, and is used once in a conversation.
         id = string(wire.get("id")) or f"call_{calls_in(self._request) + self._calls}"
         self._calls += 1

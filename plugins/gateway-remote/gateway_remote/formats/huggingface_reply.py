@@ -56,7 +56,9 @@ def classify_response(body: bytes, request: Classify | ClassifyImage, heard: Hea
     rows, model = rows_of(body, heard), heard.model
     first = rows[0] if rows else {}
     if isinstance(first.get("labels"), list) and isinstance(first.get("scores"), list):
-        rows = [{"label": label, "score": score} for label, score in zip(first["labels"], first["scores"], strict=False)]
+        if len(first["labels"]) != len(first["scores"]):
+            raise broken(model, "the reply does not hold one score a class")
+        rows = [{"label": label, "score": score} for label, score in zip(first["labels"], first["scores"], strict=True)]
     labels = [Label(label=_text(row, "label", model), score=_score(row, model)) for row in rows]
     if not labels:
         raise broken(model, "the reply holds no classes")

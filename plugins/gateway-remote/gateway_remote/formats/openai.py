@@ -5,7 +5,7 @@ Truth: the `openai` package; what other servers add (reasoning, top_k, rerank) i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway import (
@@ -28,7 +28,7 @@ from gateway import (
     Transcribe,
 )
 from gateway_remote.formats.api import Api, Offer, Route, Sending
-from gateway_remote.formats.blocks import AUDIO_FORMATS, base64_of, data_url, file_name, schema_name
+from gateway_remote.formats.blocks import AUDIO_FORMATS, base64_of, data_url, file_name
 from gateway_remote.formats.body import Body
 from gateway_remote.formats.openai_media import (
     image_body,
@@ -39,6 +39,7 @@ from gateway_remote.formats.openai_media import (
     transcribe_response,
 )
 from gateway_remote.formats.openai_reply import chat_response, embed_response
+from gateway_remote.formats.openai_schema import schema_of
 from gateway_remote.formats.openai_stream import ChatStream
 from gateway_remote.formats.rerank import rerank_body, rerank_response
 from gateway_remote.formats.values import index, objects
@@ -55,15 +56,6 @@ SIMPLE = {
 HEARD = frozenset({"wav", "mp3"})
 """What the API takes as sound (`openai.types.chat.ChatCompletionContentPartInputAudioParam`); other servers take more."""
 
-STRICT_KEYWORDS = frozenset(
-    {
-        "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref",
-        "$defs", "definitions", "title", "description", "pattern", "format", "multipleOf", "minimum",
-        "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems",
-    }
-)  # fmt: skip
-"""What a schema may use under ``"strict": true`` (OpenAI, "Structured outputs", "Supported schemas")."""
-
 
 def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     """POST /chat/completions."""
@@ -72,7 +64,7 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     body.fields["messages"] = [wire for message in request.messages for wire in _messages(message, body, row)]
     if stream:
         body.fields["stream"] = True
-        body.fields["stream_options"] = {"include_usage": True}
+        body.beside("stream_options", {"include_usage": True})
     body.carry({"max_tokens": row.max_tokens_field})
     if body.left:
         _options(request, body)
@@ -82,7 +74,7 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
 def _options(request: Chat, body: Body) -> None:
     choice = body.take("tool_choice")
     if tools := body.take("tools"):
-        body.fields["tools"] = [_tool(tool) for tool in tools]
+        body.tools([_tool(tool) for tool in tools])
         if choice is not None:
             named = choice not in ("none", "required")
             body.fields["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
@@ -106,33 +98,6 @@ def embed_body(request: Embed, row: ModelRow, stream: bool) -> Sending:
         body.fields["encoding_format"] = row.embedding_format
     body.carry({"dimensions": "dimensions"})
     return body.sending("/embeddings")
-
-
-def schema_of(request: Chat) -> dict[str, Any]:
-    """The shape of the answer, with a name, and whether the server is to hold to it strictly."""
-    schema = request.response_schema or {}
-    return {"name": schema_name(request), "schema": schema, "strict": strict_schema(schema)}
-
-
-def strict_schema(schema: Any) -> bool:
-    """True when a server can hold to this schema strictly: objects closed, every property required."""
-    return isinstance(schema, Mapping) and schema.get("type") == "object" and "anyOf" not in schema and _closed(schema)
-
-
-def _closed(schema: Any) -> bool:
-    if not isinstance(schema, Mapping) or not schema.keys() <= STRICT_KEYWORDS:
-        return False
-    named = schema.get("properties", {})
-    if schema.get("type") == "object" or "properties" in schema:
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(named):
-            return False
-    elif not schema.keys() & {"type", "enum", "const", "anyOf", "$ref"}:
-        return False  # "anything at all" is not among the supported schemas
-    below = [*named.values(), *schema.get("anyOf", ())]
-    below += [each for word in ("$defs", "definitions") for each in schema.get(word, {}).values()]
-    if "items" in schema:
-        below.append(schema["items"])
-    return all(map(_closed, below))
 
 
 def _messages(message: Message, body: Body, row: ModelRow) -> Iterator[dict[str, Any]]:

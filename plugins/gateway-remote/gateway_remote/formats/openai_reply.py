@@ -13,6 +13,7 @@ from gateway import (
     Chat,
     ChatResponse,
     Citation,
+    ContentFiltered,
     Embed,
     EmbedResponse,
     Finish,
@@ -30,12 +31,14 @@ from gateway_remote.formats.values import (
     broken,
     count,
     detail,
+    each_said,
     estimate,
     finish_of,
     index,
     number,
     object_of,
     objects,
+    said,
     string,
 )
 
@@ -45,6 +48,8 @@ FINISHES: Mapping[str, Finish] = {
     "tool_calls": "tool_calls", "tool_call": "tool_calls", "function_call": "tool_calls",
     "content_filter": "filter", "refusal": "filter", "safety": "filter",
 }  # fmt: skip
+ELSE = frozenset({"audio", "images", "function_call"})
+"""What a message may hold beside its text, its thoughts and its calls."""
 
 
 def chat_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
@@ -56,12 +61,12 @@ def chat_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise broken(model, "the reply holds no message")
     parts: list[Part] = []
-    if thought := reasoning_of(message):
+    if thought := reasoning_of(message, model):
         parts.append(Reasoning(thought))
     refusal = message.get("refusal")
-    text = text_of(message.get("content"))
-    if text := text + text_of(refusal) if refusal else text:
+    if text := text_of(message.get("content"), model) + text_of(refusal, model):
         parts.append(Text(text))
+    nothing_else(message, model)
     if annotations := message.get("annotations"):
         parts += map(citation_of, objects(annotations))
     calls = message.get("tool_calls")
@@ -74,7 +79,7 @@ def chat_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
         wire = "refusal"
     return ChatResponse(
         parts=tuple(parts),
-        finish=chat_finish(wire, bool(calls), model),
+        finish=chat_finish(wire, bool(calls), not parts, model),
         usage=usage_of(payload.get("usage")) or estimate(request, parts),
         id=string(payload.get("id")) or heard.headers.get("x-request-id", ""),
         served_by=string(payload.get("model")),
@@ -127,9 +132,16 @@ def vector_of(value: Any, model: str) -> tuple[float, ...]:
     return vector
 
 
-def chat_finish(wire: Any, has_calls: bool, model: str) -> Finish:
-    """Why the reply ended. Several servers say "stop" after calls that a named tool_choice forced."""
+def chat_finish(wire: Any, has_calls: bool, empty: bool, model: str) -> Finish:
+    """Why the reply ended. ContentFiltered when a filter has left nothing of it.
+
+    Several servers say "stop" after calls that a named tool_choice forced.
+    """
     finish = finish_of(wire, FINISHES, model)
+    if finish == "filter" and empty:
+        raise ContentFiltered(f"model {model!r}: the provider's filter has left nothing of the reply", model=model)
+    if finish == "tool_calls" and not has_calls:
+        raise broken(model, "the reply ends for the sake of a tool call, and holds none")
     return "tool_calls" if finish == "stop" and has_calls else finish
 
 
@@ -146,16 +158,35 @@ def usage_of(wire: Any) -> Usage | None:
     )
 
 
-def reasoning_of(message: Mapping[str, Any]) -> str:
-    """What the model thought, by either of the two names that servers have for it."""
-    return string(message.get("reasoning")) or string(message.get("reasoning_content"))
+def reasoning_of(message: Mapping[str, Any], model: str) -> str:
+    """What the model thought, by either of the two names that servers have for it, or among its content as Mistral has it."""
+    if thought := string(message.get("reasoning")) or string(message.get("reasoning_content")):
+        return thought
+    content = message.get("content")
+    thoughts = [part for part in objects(content) if part.get("type") == "thinking"]
+    return "".join(text_of(part.get("thinking"), model) for part in thoughts)
 
 
-def text_of(content: Any) -> str:
+def text_of(content: Any, model: str) -> str:
     """The text of a message's content: a string, or a list of parts as some servers send it."""
-    if isinstance(content, str):
-        return content
-    return "".join(string(part.get("text")) for part in objects(content) if part.get("type") == "text")
+    if content is None or isinstance(content, str):
+        return content or ""
+    kinds = {"text": "text", "output_text": "text", "refusal": "refusal"}
+    out = []
+    for part in each_said(content, model):
+        kind = string(part.get("type"))
+        if kind in kinds:
+            out.append(said(part.get(kinds[kind]), model))
+        elif kind not in ("thinking", "reference"):
+            raise bad(model, "the reply holds a part of a kind that is not read")
+    return "".join(out)
+
+
+def nothing_else(message: Mapping[str, Any], model: str) -> None:
+    """BadReply for what a row's `body` can ask for, and no response has a place for: it must not be lost unseen."""
+    for name in sorted(ELSE):
+        if message.get(name):
+            raise bad(model, f"the reply holds {name!r}, which is not read: leave it out of the row's `body`")
 
 
 def citation_of(wire: Mapping[str, Any]) -> Citation:

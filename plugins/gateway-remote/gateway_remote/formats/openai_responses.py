@@ -7,14 +7,15 @@ not reason is asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway import Audio, Chat, Citation, File, Image, Message, Part, Reasoning, Text, Tool, ToolCall, ToolResult
 from gateway_remote.formats.api import Api, Route, Sending
 from gateway_remote.formats.blocks import data_url, file_name
 from gateway_remote.formats.body import Body
-from gateway_remote.formats.openai import offers, schema_of, strict_schema
+from gateway_remote.formats.openai import offers
+from gateway_remote.formats.openai_schema import schema_of, strict_schema
 from gateway_remote.formats.responses_reply import REASONING, TAG, chat_response
 from gateway_remote.formats.responses_stream import ResponseStream
 from gateway_remote.jsonbytes import JSONError, loads
@@ -40,7 +41,7 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
         body.fields["stream"] = True
     _tools(body)
     if body.take("response_format") is not None:
-        body.fields["text"] = _beside(row, "text", {"format": {"type": "json_schema", **schema_of(request)}})
+        body.beside("text", {"format": {"type": "json_schema", **schema_of(request)}})
     body.carry(SIMPLE)
     include = [*row.body.get("include", ())]
     effort = body.take("reasoning")
@@ -53,21 +54,16 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     if include:
         body.fields["include"] = include
     if effort is not None:
-        summary = {} if effort == "none" else {"summary": "auto"}
-        body.fields["reasoning"] = {**summary, **_beside(row, "reasoning", {"effort": effort})}
+        body.beside("reasoning", {"effort": effort})
+        if effort != "none":
+            body.fields["reasoning"] = {"summary": "auto", **body.fields["reasoning"]}
     return body.sending("/responses")
-
-
-def _beside(row: ModelRow, name: str, ours: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of the body, with what the row's `body` says in the same place."""
-    given = row.body.get(name)
-    return {**given, **ours} if isinstance(given, dict) else dict(ours)
 
 
 def _tools(body: Body) -> None:
     choice = body.take("tool_choice")
     if tools := body.take("tools"):
-        body.fields["tools"] = [_tool(tool) for tool in tools]
+        body.tools([_tool(tool) for tool in tools])
         if choice is not None:
             body.fields["tool_choice"] = choice if choice in ("none", "required") else {"type": "function", "name": choice}
     elif choice == "required":

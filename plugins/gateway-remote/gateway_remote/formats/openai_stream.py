@@ -6,7 +6,16 @@ from typing import Any
 
 from gateway import Chat, Delta, Finish
 from gateway_remote.formats.api import Heard
-from gateway_remote.formats.openai_reply import chat_finish, citation_of, logprobs_of, reasoning_of, text_of, usage_of
+from gateway_remote.formats.openai_reply import (
+    ELSE,
+    chat_finish,
+    citation_of,
+    logprobs_of,
+    nothing_else,
+    reasoning_of,
+    text_of,
+    usage_of,
+)
 from gateway_remote.formats.reading import ChatReader
 from gateway_remote.formats.values import arguments_of, broken, objects, string
 
@@ -37,8 +46,11 @@ class ChatStream(ChatReader):
             raise broken(self._model, "a chunk of the stream holds no choice")
         if choice.get("index"):  # one choice is asked for
             return
-        if isinstance(delta := choice.get("delta"), dict):
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
             self._add(delta, out)
+        elif delta is not None or "message" in choice:
+            raise broken(self._model, "a chunk of the stream holds no delta")
         if self._request.logprobs is not None and (logprobs := choice.get("logprobs")):
             self._logprobs += logprobs_of(logprobs)
         if (finish := choice.get("finish_reason")) and self._finish is None:
@@ -47,16 +59,18 @@ class ChatStream(ChatReader):
     def finish(self) -> Finish:
         """Why it ended."""
         wire = "refusal" if self._refused and self._finish == "stop" else self._finish
-        return chat_finish(wire, bool(self._calls), self._model)
+        return chat_finish(wire, bool(self._calls), not self._parts, self._model)
 
     def _add(self, delta: dict[str, Any], out: list[Delta]) -> None:
-        if thought := reasoning_of(delta):
+        if thought := reasoning_of(delta, self._model):
             if self._reasoning_part is None:
                 self._reasoning_part = self._next_part()
             out.append(Delta(thought, self._reasoning_part, "reasoning"))
-        text = text_of(content) if (content := delta.get("content")) else ""
+        text = text_of(content, self._model) if (content := delta.get("content")) else ""
         if refusal := delta.get("refusal"):
-            text, self._refused = text + text_of(refusal), True
+            text, self._refused = text + text_of(refusal, self._model), True
+        if not ELSE.isdisjoint(delta):
+            nothing_else(delta, self._model)
         if text:
             if self._text_part is None:
                 self._text_part = self._next_part()

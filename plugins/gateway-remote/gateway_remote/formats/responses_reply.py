@@ -15,14 +15,17 @@ from gateway_remote.formats.openai_reply import logprobs_of
 from gateway_remote.formats.values import (
     again,
     arguments_of,
+    bad,
     broken,
     count,
     detail,
+    each_said,
     estimate,
     finish_of,
     index,
     object_of,
     objects,
+    said,
     string,
 )
 
@@ -34,6 +37,13 @@ FINISHES: Mapping[str, Finish] = {
     "completed": "stop", "max_output_tokens": "length", "max_messages": "length", "incomplete": "length",
     "content_filter": "filter",
 }  # fmt: skip
+ELSE = frozenset(
+    {
+        "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call", "mcp_approval_request",
+        "image_generation_call",
+    }
+)  # fmt: skip
+"""Items that want an answer from the caller, or are one, and that no response has a place for."""
 BETWEEN = "\n\n"
 """What stands between two sections of a thought."""
 
@@ -119,7 +129,7 @@ class Output:
         refusal = wire.get("type") == "refusal"
         if not refusal and wire.get("type") != "output_text":
             return
-        whole = string(wire.get("refusal" if refusal else "text"))
+        whole = said(wire.get("refusal" if refusal else "text"), self._model)
         had = self._growing.get(("text", at, content))
         yield from self.text(at, content, whole if had is None else had.rest(whole), refusal=refusal)
         cited = 0 if had is None else had.cited
@@ -133,7 +143,7 @@ class Output:
         self._whole.add(at)
         match item.get("type"):
             case "message":
-                for content, each in enumerate(objects(item.get("content"))):
+                for content, each in enumerate(each_said(item.get("content"), self._model)):
                     yield from self.content(at, content, each)
                 told = any(key[:2] == ("text", at) and text.pieces for key, text in self._growing.items())
                 if told and (phase := string(item.get("phase"))):
@@ -149,6 +159,8 @@ class Output:
                     yield from self.begun(at, item)
                 else:
                     yield from self.arguments(at, call.rest(arguments_of(item.get("arguments"))))
+            case str(kind) if kind in ELSE:
+                raise bad(self._model, f"the reply holds a {kind}, which is not read: leave its tool out of the row's `body`")
 
     def finish(self, wire: str) -> Finish:
         """Why the reply ended. A ServiceError when that is a failure, or when a filter has left nothing of it."""
@@ -195,7 +207,7 @@ def chat_response(body: bytes, request: Chat, heard: Heard) -> ChatResponse:
     if not isinstance(items, list) and ending in FINISHES:
         raise broken(model, "the reply holds no output")
     output = Output(model)
-    parts = assemble([delta for at, item in enumerate(objects(items)) for delta in output.whole(at, item)])
+    parts = assemble([delta for at, item in enumerate(each_said(items, model)) for delta in output.whole(at, item)])
     return ChatResponse(
         parts=parts,
         finish=output.finish(ending),

@@ -11,8 +11,15 @@ from gateway_remote.formats.api import Heard
 from gateway_remote.formats.openai_reply import logprobs_of
 from gateway_remote.formats.reading import ChatReader
 from gateway_remote.formats.responses_reply import Output, ending_of, output_logprobs, usage_of
-from gateway_remote.formats.values import broken, index, objects, string
+from gateway_remote.formats.values import broken, each_said, index, said, string
 
+PIECES = frozenset(
+    {
+        "response.output_text.delta", "response.refusal.delta", "response.reasoning_summary_text.delta",
+        "response.reasoning_text.delta", "response.function_call_arguments.delta",
+    }
+)  # fmt: skip
+"""Events whose `delta` is a text."""
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -39,7 +46,8 @@ class ResponseStream(ChatReader):
         return self._output.finish(self._finish)
 
     def _more(self, event: dict[str, Any], kind: str) -> Iterator[Delta]:
-        output, content, data = self._output, index(event.get("content_index")) or 0, string(event.get("delta"))
+        output, content = self._output, index(event.get("content_index")) or 0
+        data = said(event.get("delta"), self._model) if kind in PIECES else ""
         match kind:
             case "response.output_text.delta":
                 if self._request.logprobs is not None:
@@ -74,7 +82,7 @@ class ResponseStream(ChatReader):
         if error := reply.get("error"):
             raise payload_failure({"error": error}, model=self._model, now_s=self._heard.now_s)
         self._named(reply)
-        items = objects(reply.get("output"))
+        items = each_said(reply.get("output"), self._model)
         if len(items) == self._begun or not self._output.parts:
             for at, item in enumerate(items):
                 out.extend(self._output.whole(at, item))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from gateway import BadReply, Finish, InvalidRequest, Overloaded, Part, Reasoning, Request, ServiceError, ToolCall, Usage
-from gateway_remote.failures import payload_failure
+from gateway_remote.failures import payload_failure, sayable
 from gateway_remote.formats.api import Heard
 from gateway_remote.jsonbytes import JSONError, dumps, loads
 
@@ -61,7 +60,7 @@ def finish_of(wire: Any, known: Mapping[str, Finish], model: str) -> Finish:
         raise Overloaded(f"model {model!r}: overloaded while it answered", model=model)
     if wire in ("error", "abort", "failed"):
         raise ServiceError(f"model {model!r}: the provider broke the reply off", model=model, retryable=True)
-    shown = f" {wire!r}" if isinstance(wire, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", wire) else ""
+    shown = f" {wire!r}" if isinstance(wire, str) and sayable(wire) else ""
     raise bad(model, f"unknown finish{shown}")
 
 
@@ -111,6 +110,24 @@ def detail(wire: Mapping[str, Any], group: str, name: str) -> int:
 def string(value: Any) -> str:
     """A string; "" for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def said(value: Any, model: str) -> str:
+    """A string that is part of the answer; "" where there is none. BadReply for anything else: it must not be lost unseen."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    raise broken(model, "a text of the reply is no text")
+
+
+def each_said(value: Any, model: str) -> list[dict[str, Any]]:
+    """The objects that the answer is made of; [] where there are none. BadReply for anything else."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise broken(model, "the parts of the reply are no list of objects")
+    return value
 
 
 def number(value: Any) -> float | None:
