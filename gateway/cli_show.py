@@ -17,11 +17,8 @@ from gateway.card import ModelCard
 from gateway.decision import Decision
 from gateway.errors import (
     AttemptTimeout,
-    Denied,
     GatewayError,
     MissingSecret,
-    ModelMissing,
-    OutOfQuota,
     Unreachable,
     WeightsError,
 )
@@ -43,13 +40,10 @@ STYLES = {
 
 # What to do about an error of `check`, where its own message says only what is wrong.
 CURES = {
-    MissingSecret: "set it, or change the reference in gateway.toml",
-    Denied: "check its api_key",
-    OutOfQuota: "pay, or use another key",
+    MissingSecret: "set it, or change the reference in the configuration",
     Unreachable: "check that it runs and that base_url is right",
     AttemptTimeout: "check that it runs and that base_url is right",
-    ModelMissing: "check its name",
-    WeightsError: "check `weights` and `key` in gateway.toml",
+    WeightsError: "check `weights` and `key` in the configuration",
 }
 
 ABSENT = object()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, with_config
 
 import gateway
 from gateway import ConfigError, ModelCard, Price, Request
@@ -35,6 +36,13 @@ SECRET_HEADER = re.compile(
 """A header of such a name holds a secret."""
 ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type"})
+OWN_FIELDS = frozenset({"model", "messages", "input", "inputs", "contents", "stream"})
+"""Fields of a body that hold the request itself."""
+FEATURES = (
+    "streaming", "tools", "json_schema", "stop", "seed", "logprobs", "top_k", "reasoning", "dimensions", "penalties", "prefill",
+    "zero_shot", "timestamps",
+)  # fmt: skip
+"""What this plugin reads of a row's `features`."""
 REFERENCE = re.compile(r"(env|file|keyring):\S.*")
 
 
@@ -44,6 +52,8 @@ def is_reference(value: str) -> bool:
 
 
 def _http_url(value: str) -> str:
+    if not value:
+        raise ValueError("is missing: give it, such as https://api.example.com/v1, or the `preset` of a provider that has one")
     # No message repeats the URL: it may hold a password.
     try:
         parts = urlsplit(value)
@@ -114,10 +124,31 @@ def _options(value: frozenset[str]) -> frozenset[str]:
     return value
 
 
+def _features(value: list[str]) -> list[str]:
+    # An app may have features of its own, which its needs name: what is nearly one of ours is a slip.
+    for name in value:
+        near = get_close_matches(name, FEATURES, n=1, cutoff=0.8)
+        if near and name not in FEATURES:
+            raise ValueError(f"{name!r} is no feature: {near[0]!r} is meant?")
+    return value
+
+
+def _quality(value: Any) -> Any:
+    each = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(one, (int, float)) and not isinstance(one, bool) and 0 <= one <= 1 for one in each):
+        raise ValueError("must be a number from 0 to 1, or one for each task, such as {chat = 0.8}")
+    return value
+
+
+def _body(value: dict[str, Any]) -> dict[str, Any]:
+    if own := OWN_FIELDS & value.keys():
+        raise ValueError(f"{min(own)!r} is set by the plugin")
+    return value
+
+
 Amount = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
 Task = Literal[
     "chat", "embed", "rerank", "classify", "extract", "answer", "summarize", "translate", "classify_image", "detect_objects",
@@ -167,7 +198,7 @@ class ModelRow:
 
     name: Name
     preset: str = ""
-    base_url: Annotated[str, AfterValidator(_http_url)]
+    base_url: Annotated[str, Field(validate_default=True), AfterValidator(_http_url)] = ""
     api: Literal["openai", "openai-responses", "anthropic", "gemini", "huggingface"] = "openai"
     model: str = ""
     api_key: Annotated[list[str], BeforeValidator(_references)] = field(default_factory=list)
@@ -182,9 +213,9 @@ class ModelRow:
     max_output: Count | None = None
     params: Amount | None = None
     dimensions: Count | None = None
-    quality: Share | dict[str, Share] | None = None
+    quality: Annotated[float | dict[str, float], PlainValidator(_quality)] | None = None
     languages: list[str] | None = None
-    features: list[str] | None = None
+    features: Annotated[list[str], AfterValidator(_features)] | None = None
     modalities: list[Literal["text", "image", "audio", "file"]] | None = None
     refuses: Annotated[frozenset[str], AfterValidator(_options)] = frozenset()
     first_token_s: Amount | None = None
@@ -195,7 +226,7 @@ class ModelRow:
     ca_file: str | None = None
     http2: bool = False
     max_media_bytes: Count = 20_000_000
-    body: dict[str, Any] = field(default_factory=dict, repr=False)
+    body: Annotated[dict[str, Any], AfterValidator(_body)] = field(default_factory=dict, repr=False)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     embedding_format: Literal["float", "base64"] = "float"
     reasoning_field: str = ""

@@ -67,6 +67,11 @@ STATUS_OF = {
     ),
 }  # fmt: skip
 """The status that an error without one, in mid-stream, would have had."""
+UNTAKEN = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+NOT_TAKEN = "; an option that this model never takes belongs into `refuses` of its row"
+"""What `UNTAKEN` says, and what to do about it."""
+FIELD = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]{1,3}))*")
+"""The name of a field as it may be repeated; a key would have more digits."""
 NEVER_CURED = frozenset({501, 505})
 """Of the provider's own failures those that asking again cannot mend: it does not know the call, or this HTTP."""
 CURED_BY_TIME = frozenset({409, 425})
@@ -138,6 +143,8 @@ def _failure(status: int, headers: Mapping[str, str], payload: Any, model: str, 
         known["retryable"] = wish == "true"
     if kind is ContextTooLong:
         return ContextTooLong(message, tokens=facts["tokens"], context=facts["context"], **known)
+    if kind is Rejected and set(codes) & UNTAKEN:
+        known["fallbackable"] = True  # another model may take it
     return kind(message, **known)
 
 
@@ -154,7 +161,8 @@ def _kind(status: int, codes: list[str], param: str) -> tuple[type[ServiceError]
     if status in (401, 403) or (status == 400 and found & DENIED):
         return Denied, "the key is missing, wrong, or may not use this model: check api_key"
     if status in (400, 422):
-        return Rejected, "the provider calls the request invalid"
+        where = f": {param}" if FIELD.fullmatch(param) else ""
+        return Rejected, f"the provider calls the request invalid{where}{NOT_TAKEN if found & UNTAKEN else ''}"
     if status == 408 or "deadline_exceeded" in found:
         return AttemptTimeout, "the provider gave up waiting"
     if status == 429:

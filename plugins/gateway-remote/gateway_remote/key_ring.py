@@ -82,6 +82,8 @@ class KeyRing:
 
         When none is, it says how long until one is.
         """
+        if key.ref and isinstance(error, (Denied, OutOfQuota)):
+            error.message += f" (the key is {key.ref})"
         if not key.ref or not concerns_the_key(error):
             return error
         usual_s = WAIT_S if isinstance(error, RateLimited) else DENIED_S

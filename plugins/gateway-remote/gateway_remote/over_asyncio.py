@@ -33,7 +33,9 @@ LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
 
 
 class OverAsyncio:
-    """Connections to one origin, as many as are needed; the one used last is taken first, and idle ones are closed in time.
+    """Connections to one origin, as many as are needed; the one used last is taken first.
+
+    One that nobody has needed for long is closed when the next call ends, or when the server closes it.
 
     `check` is told each address before a connection goes to one of them, and raises an OSError to forbid it.
     """

@@ -12,6 +12,7 @@ from gateway import (
     AttemptTimeout,
     Clock,
     Closed,
+    ConfigError,
     Delta,
     ModelCard,
     ModelMissing,
@@ -75,6 +76,8 @@ class RemoteModel(ModelService):
         self._media = bool({"image", "audio", "file"} & self._own_card.modalities)
         self._rests = rests or Rests()
         self._keys = self._rests.ring(self.row.api_key)
+        if transport is not None and (isinstance(transport, type) or not hasattr(transport, "handle_async_request")):
+            raise TypeError(f"transport is a {type(transport).__name__}, not an httpx.AsyncBaseTransport")
         self._transport = transport
         self._link: Link | None = None
         self._headers = Headers(self.row)
@@ -181,15 +184,20 @@ class RemoteModel(ModelService):
 
     async def check(self, resources: Resources) -> str:
         """A line about the endpoint, which is asked for its models. ServiceError when it does not answer."""
+        host, name = self.row.host, self.row.served_model
         try:
             listed = await self._listed(resources)
+            for _ in range(len(self._keys) - 1):  # they are taken in turn: each once
+                await self._listed(resources)
         except ModelMissing:
-            return f"{self.row.host} answers, but has no list of models at {self.row.base_url}/models{self.row.hint}"
-        if not any(offer.name == self.row.served_model for offer in listed):
-            missing = f"{self.row.host} answers, but {self.row.served_model!r} is not among its {len(listed)} models"
+            if self.row.hint:
+                raise
+            return f"{host} answers, but has no list of models at {self.row.base_url}/models"
+        if not any(offer.name == name for offer in listed):
+            missing = f"{host} answers, but {name!r} is not among its {len(listed)} models: check `model`"
             raise ModelMissing(f"model {self.name!r}: {missing}", model=self.name)
         absent = "".join(f"; {ref} is not there" for ref in self.row.api_key if ref not in self._headers.present)
-        return f"{self.row.host} answers; {self.row.served_model!r} is among its {len(listed)} models{absent}"
+        return f"{host} answers; {name!r} is among its {len(listed)} models{absent}"
 
     async def offered(self, resources: Resources) -> Sequence[ModelCard]:
         """The models that the endpoint lists, with the price and the context of each where they are known."""
@@ -276,13 +284,11 @@ class RemoteModel(ModelService):
         self._keys = self._rests.ring(self._headers.present)
         proxy = self._headers.proxy
         network = Network(connect_s=row.limits.connect_s, proxy=proxy, ca_file=row.ca_file, http2=row.http2)
-        return Link(
-            row.base_url,
-            network,
-            model=row.name,
-            max_connections=row.max_connections,
-            transport=self._transport,
-        )
+        most = row.max_connections
+        try:
+            return Link(row.base_url, network, model=row.name, max_connections=most, transport=self._transport)
+        except ConfigError as error:
+            raise ConfigError(f"model {self.name!r}: {error}") from None
 
     async def _ask(
         self, link: Link, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float
@@ -315,7 +321,11 @@ class RemoteModel(ModelService):
                 headers = self._headers.of(key.ref, "application/json")
                 answer, reply = await self._ask(link, "GET", path, headers, b"", self.row.limits.between_s)
                 if not answer.ok:
-                    raise self._keys.failed(key, self._failure(answer, reply), self._clock.monotonic())
+                    error = self._keys.failed(key, self._failure(answer, reply), self._clock.monotonic())
+                    if isinstance(error, ModelMissing):
+                        where = f"{self.row.base_url}/models{self.row.hint}"
+                        error.message = f"model {self.name!r}: {self.row.host} answers, but has no list of models at {where}"
+                    raise error
                 try:
                     payload = loads(reply)
                 except JSONError:

@@ -94,8 +94,9 @@ class Network:
         """Who is trusted: the certificate authorities of `ca_file`, or else the system's (SSL_CERT_FILE, SSL_CERT_DIR)."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file and str(Path(self.ca_file).expanduser()))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"ca_file {self.ca_file!r} cannot be used: {type(error).__name__}") from None
+        except OSError as error:
+            why = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"ca_file {self.ca_file!r} cannot be used: {why}") from None
         context.set_alpn_protocols(["h2", "http/1.1"] if self.http2 else ["http/1.1"])
         return context
 

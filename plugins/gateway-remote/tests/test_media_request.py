@@ -120,7 +120,6 @@ def test_what_a_row_adds_goes_into_a_form_as_the_package_writes_it(server: Loopb
     extra: dict[str, Any] = {
         "chunking_strategy": {"type": "server_vad", "threshold": 0.5},
         "include": ["logprobs"],
-        "stream": False,
     }
     with openai_sdk(server) as client:
         client.audio.transcriptions.create(model=MODEL, file=("file.wav", WAV, "audio/wav"), **extra)

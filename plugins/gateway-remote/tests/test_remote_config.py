@@ -63,6 +63,17 @@ def test_no_model_is_taken_to_go_on_with_an_assistant_s_message_unless_its_row_s
     assert "prefill" not in plain.card.features and "prefill" in stated.card.features
 
 
+def test_a_row_may_have_features_of_the_app_s_own() -> None:
+    [service] = models({"name": "m", "base_url": URL, "features": ["tools", "legal-hold"]})
+    assert service.card.features == {"tools", "legal-hold"}
+
+
+def test_a_transport_that_is_none_is_told_at_once() -> None:
+    for wrong in (3, object(), type("T", (), {"handle_async_request": None})):
+        with pytest.raises(TypeError, match=r"not an httpx\.AsyncBaseTransport"):
+            RemoteModel({"name": "m", "base_url": URL}, transport=wrong)  # type: ignore[arg-type]
+
+
 def test_the_gateway_is_told_to_time_nothing_a_second_time() -> None:
     [service] = models({"name": "big", "base_url": URL, "limits": {"reply_s": 5}})
     assert service.limits == AttemptConfig(first_token_s=None, between_s=None, reply_s=None)
@@ -124,6 +135,11 @@ def test_without_configuration_there_is_no_model() -> None:
         ("preset", ["openai"]),
         ("refuses", ["sead"]),
         ("body", ["hunter2"]),
+        ("body", {"messages": ["hunter2"]}),
+        ("features", ["streeming"]),
+        ("quality", 9),
+        ("quality", {"chat": "hunter2"}),
+        ("base_url", ""),
         ("languages", "hunter2"),
         ("price", {"input": -1}),
         ("prices", 5),
@@ -154,6 +170,9 @@ def test_a_wrong_value_is_named_and_never_shown(key: str, value: object) -> None
         ({"limits": {"reply": 1}}, "plugin.remote.models.1.limits.reply: unknown key"),
         ({"price": {"above": {"inputs": 1}}}, "plugin.remote.models.1.price.above.inputs: unknown key"),
         ({"base_url": None}, "plugin.remote.models.1.base_url: Input should be a valid string"),
+        ({"features": ["tool"]}, "plugin.remote.models.1.features: 'tool' is no feature: 'tools' is meant?"),
+        ({"quality": 9}, "plugin.remote.models.1.quality: must be a number from 0 to 1, or one for each task"),
+        ({"body": {"model": "x"}}, "plugin.remote.models.1.body: 'model' is set by the plugin"),
         ({"name": ""}, "plugin.remote.models.1.name: String should have at least 1 character"),
         ({"pryce": 1, "proxi": 2}, "plugin.remote.models.1.pryce: unknown key; plugin.remote.models.1.proxi: unknown key"),
     ],
@@ -171,7 +190,7 @@ def test_a_mistake_is_told_with_its_place_and_what_there_is(row: dict[str, objec
         ({"models": {"name": "m"}}, "plugin.remote.models: Input should be a valid list"),
         ({"models": ["m"]}, "plugin.remote.models.0: Input should be a valid dictionary"),
         ({"models": [{"base_url": URL}]}, "plugin.remote.models.0.name: Field required"),
-        ({"models": [{"name": "m"}]}, "plugin.remote.models.0.base_url: Field required"),
+        ({"models": [{"name": "m"}]}, "plugin.remote.models.0.base_url: is missing: give it"),
         ({"defaults": []}, "plugin.remote.defaults: Input should be a valid dictionary"),
         ({"defaults": {"pryce": 1}}, "plugin.remote.defaults.pryce: unknown key"),
         ({"defaults": {"name": "m"}}, "plugin.remote.defaults.name: every model has a name of its own"),

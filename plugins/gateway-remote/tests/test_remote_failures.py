@@ -71,6 +71,15 @@ def test_each_status_and_code_is_one_kind_of_error(status: int, error: dict[str,
     assert type(again) is kind and again.status == status
 
 
+def test_a_request_that_is_called_invalid_names_the_field() -> None:
+    assert str(fail(400, param="messages.0.content")).endswith("calls the request invalid: messages.0.content")
+    for param in ("sk-4711abc", PROMPT, "messages[0].hunter2", {"a": 1}):
+        assert str(fail(400, param=param)).endswith("calls the request invalid")
+    untaken = fail(400, code="unsupported_parameter", param="max_tokens")
+    assert "invalid: max_tokens; an option that this model never takes belongs into `refuses`" in str(untaken)
+    assert untaken.fallbackable and not fail(400, code="invalid_value", param="max_tokens").fallbackable
+
+
 def test_only_what_asking_again_may_cure_is_retryable() -> None:
     retryable = {status for status in range(300, 600) if fail(status).retryable}
     assert retryable == {409, 425, 429, *range(500, 600)} - {501, 505}

@@ -313,4 +313,4 @@ except ConfigError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "http2 needs the package h2: pip install 'gateway-remote[http2]'"
+    assert done.stdout.strip() == "model 'm': http2 needs the package h2: pip install 'gateway-remote[http2]'"

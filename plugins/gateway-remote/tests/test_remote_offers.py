@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_remote.service import RemoteModel
+from remote_case import row
 
-from gateway.testing import Fault, LoopbackServer
+from gateway import Denied
+from gateway.testing import Fault, LoopbackServer, resources
 
 pytest.importorskip("typer")
 
@@ -86,11 +90,29 @@ def test_a_name_that_nobody_has_is_one_clear_line(server: LoopbackServer, tmp_pa
     assert nothing.returncode != 0 and "there are the models: none" in nothing.stderr
 
 
+def test_a_check_tries_each_key_and_names_the_one_that_is_refused(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_ONE", "one")
+    monkeypatch.setenv("KEY_TWO", "two")
+    refused = Fault(status=401)
+    server.always(refused, when=lambda request: request.headers.get("authorization") == "Bearer two")
+
+    async def whole() -> None:
+        model = RemoteModel(row(server.url, api_key=["env:KEY_ONE", "env:KEY_TWO"]))
+        with pytest.raises(Denied, match="the key is env:KEY_TWO"):
+            await model.check(resources())
+        keys = [request.headers["authorization"] for request in server.requests]
+        assert keys == ["Bearer one", "Bearer two"]
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
         (Fault(status=401), "the key is missing, wrong, or may not use this model"),
-        (Fault(status=404), "HTTP 404"),
+        (Fault(status=404), "127.0.0.1 answers, but has no list of models at http://"),
         (Fault(status=200, html=True), "the list of models is none: check base_url"),
         (Fault(reset=True), "the connection broke before the reply was whole"),
     ],

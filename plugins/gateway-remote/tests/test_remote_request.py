@@ -75,6 +75,36 @@ def test_the_name_of_the_token_limit_can_be_chosen() -> None:
     assert sent["max_completion_tokens"] == 5 and "max_tokens" not in sent
 
 
+RUN_BY_THE_PROVIDER = {"type": "web_search"}
+BESIDE: dict[str, dict[str, Any]] = {
+    "openai": {"tools": [RUN_BY_THE_PROVIDER], "stream_options": {"include_obfuscation": False}},
+    "openai-responses": {"tools": [RUN_BY_THE_PROVIDER], "text": {"verbosity": "low"}, "reasoning": {"summary": "detailed"}},
+    "anthropic": {"tools": [RUN_BY_THE_PROVIDER], "output_config": {"task_budget": 3}},
+    "gemini": {
+        "tools": [RUN_BY_THE_PROVIDER],
+        "generationConfig": {"thinkingConfig": {"includeThoughts": True}, "candidateCount": 1},
+        "toolConfig": {"retrievalConfig": {"languageCode": "de"}},
+    },
+}
+
+
+def within(less: Any, more: Any) -> bool:
+    """Whether all that is in the one is in the other, in its place."""
+    if isinstance(less, dict):
+        return all(name in more and within(value, more[name]) for name, value in less.items())
+    return all(each in more for each in less) if isinstance(less, list) else bool(less == more)
+
+
+@pytest.mark.parametrize("api", BESIDE)
+def test_what_a_row_s_body_says_stays_beside_what_a_request_says(api: Any) -> None:
+    row = ModelRow(name="m", base_url="http://h", api=api, features=[*(ROW.features or ()), "streaming"], body=BESIDE[api])
+    request = Chat.ask("Hi", tools=(LOOK,), tool_choice="look", response_format={"type": "object", "properties": {}},
+                       reasoning="low")  # fmt: skip
+    sent = json.loads(row.wire.routes[Chat].encode(request, row, True).body)
+    assert within(BESIDE[api], sent)
+    assert sent["tools"][0] == RUN_BY_THE_PROVIDER and len(sent["tools"]) == 2 and "look" in json.dumps(sent["tools"][1])
+
+
 def test_a_stream_asks_for_its_usage() -> None:
     sent = body(Chat.ask("Hi"), stream=True)
     assert sent["stream"] is True and sent["stream_options"] == {"include_usage": True}

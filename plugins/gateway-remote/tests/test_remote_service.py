@@ -345,7 +345,11 @@ def test_a_404_at_an_address_without_a_path_asks_about_v1(server: LoopbackServer
                     with pytest.raises(ModelMissing) as caught:
                         await call
                     assert ("(does base_url need /v1 at its end?)" in str(caught.value)) is hinted
-                assert ("/v1 at its end" in await model.check(resources())) is hinted
+                if not hinted:
+                    assert "has no list of models" in await model.check(resources())
+                    continue
+                with pytest.raises(ModelMissing, match=r"has no list of models at .*does base_url need /v1 at its end"):
+                    await model.check(resources())  # it is hardly right
 
     asyncio.run(whole())
 

@@ -12,7 +12,6 @@ from gateway import Delta, Quota, Request, Response, ServiceError
 if TYPE_CHECKING:
     from gateway_remote.config import ModelRow
 
-NO_HEADERS: Mapping[str, str] = {}
 APIS = ("openai", "openai-responses", "anthropic", "gemini", "huggingface")
 """What a row's `api` may be."""
 
