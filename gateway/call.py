@@ -166,7 +166,7 @@ class Call:
             or (entry.card.provider or entry.name) == whose
         }
         decision = house.router.decide(self._ask_now(), entries, house.registry.version, {**self._tried, **same}, dry=True)
-        if decision.chosen is None or not house.hedges.take():
+        if decision.chosen is None or decision.basis.row.card.last_resort or not house.hedges.take():
             return None
         if not house.spare.take():
             house.hedges.put_back()

@@ -68,7 +68,8 @@ class Usage:
     """What a call consumed. `input_tokens` includes those read from the provider's cache, `cached_tokens`, and those written
     to it, `cache_write_tokens`; `output_tokens` includes the reasoning ones.
 
-    `cost_usd` is the whole request's: failed attempts included. `estimated` when the model did not count.
+    `cost_usd` is the whole request's: failed attempts included; None where the price is not known. A service may leave it at 0:
+    it is then reckoned at its card's price. `estimated` when the model did not count.
     """
 
     input_tokens: int = 0
@@ -76,7 +77,7 @@ class Usage:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     estimated: bool = False
 
 
@@ -146,7 +147,8 @@ class ModelCard:
     `quality` is in [0, 1], one number or one per task name.
     `first_token_s` and `per_token_s` are a prior for latency, used until enough has been measured. `concurrency` is how
     many requests it serves side by side before one waits for another. `key` names the key or account that pays, such as
-    ``env:NAME``, never its value: models of one key are refused, and run out of quota, together.
+    ``env:NAME``, never its value: models of one key are refused, and run out of quota, together. `last_resort` says of a
+    model, such as a toy, that it is asked only when no other may be.
     """
 
     name: str
@@ -170,6 +172,7 @@ class ModelCard:
     per_token_s: float | None = None
     concurrency: int | None = None
     key: str = ""
+    last_resort: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -219,7 +222,7 @@ class ModelCard:
                 value = sorted(value)
             elif isinstance(value, Price):
                 value = value.to_json()
-            if value not in (None, "", []) or (f.name == "languages" and value is not None):
+            if (value is not False and value not in (None, "", [])) or (f.name == "languages" and value is not None):
                 out[f.name] = dict(value) if isinstance(value, Mapping) else value
         return out
 

@@ -27,6 +27,7 @@ from gateway.cli_show import (
     offer_row,
     show_decision,
     show_json,
+    show_last_resort,
     show_note,
     show_reply,
     show_rest,
@@ -229,6 +230,7 @@ def run(
             show_note(f"wrote {path}")
     elif not as_json:
         show_rest(reply)
+    show_last_resort(reply)
     if trace:
         show_note(str(reply.trace))
 

@@ -305,6 +305,13 @@ def show_rest(reply: Response) -> None:
         show_note("[cut off at the token limit]")
 
 
+def show_last_resort(reply: Response) -> None:
+    """Who has answered, where that is a model that is asked only when no other may be."""
+    decision = reply.trace.decision if reply.trace is not None else None
+    if decision is not None and any(veto.rule == "last_resort" for veto in decision.candidate(reply.model).waived):
+        show_note(f"[answered by {reply.model}, a last resort: `gateway explain` and --trace tell why no other did]")
+
+
 def own_fields(reply: Response, task: str) -> Mapping[str, Any]:
     """The fields that a task's response adds to those which every response has."""
     common = {f.name for f in fields(Response)}

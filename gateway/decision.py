@@ -194,8 +194,9 @@ class Decision:
         else:
             chosen = next((one for one in self.candidates if one.model == self.chosen), Candidate(self.chosen))
             others = [one for one in self.candidates if one.utility is not None and one is not chosen]
+            last = [one for one in self.candidates if one.vetoes and all(veto.waivable for veto in one.vetoes)]
             waived = [f"waived for {chosen.model}, since nobody else is left: {veto}" for veto in chosen.waived]
-            lead += [_why_chosen(chosen), *waived, _what_next(chosen, others, self.basis)]
+            lead += [_why_chosen(chosen), *waived, _what_next(chosen, others, last, self.basis)]
         return Told(
             lead=tuple(lead),
             judged=_judged([one for one in self.candidates if not one.vetoes], self.chosen),
@@ -254,8 +255,11 @@ def _why_chosen(chosen: Candidate) -> str:
     return said
 
 
-def _what_next(chosen: Candidate, others: Sequence[Candidate], basis: Any) -> str:
-    """Who would be asked if the chosen one failed, and how near the first of them came."""
+def _what_next(chosen: Candidate, others: Sequence[Candidate], last: Sequence[Candidate], basis: Any) -> str:
+    """Who would be asked if the chosen one failed, and how near the first of them came. `last` are asked after all of them."""
+    if not others and last:
+        names, rules = [one.model for one in last[:NAMED]], {veto.rule: None for one in last for veto in one.vetoes}
+        return f"if it fails, {' and '.join(rules)} is waived for {' or '.join(names)}"
     if not others:
         return "if it fails, nobody else may be asked"
     first, rest = others[0], [one.model for one in others[1:]]

@@ -34,6 +34,7 @@ from gateway.router import Router
 from gateway.routes import Routes
 from gateway.routing import Policy
 from gateway.service import ModelService, Progress, Resources, no_progress
+from gateway.settle import unpriced
 from gateway.sqlite import SQLiteState
 from gateway.state import MemoryState, StateStore
 from gateway.stream import Stream
@@ -273,7 +274,8 @@ class AsyncGateway:
         return out
 
     async def check(self) -> dict[str, str | GatewayError]:
-        """By model: a line about it, or the error that says what is wrong; and each route that no model can serve.
+        """By model: a line about it, or the error that says what is wrong; each route that no model can serve, and each limit
+        that refuses models for want of a price.
 
         Sends no request to a model.
         """
@@ -281,7 +283,8 @@ class AsyncGateway:
         entries = sorted(await self._house.registry.described(), key=lambda entry: entry.name)
         found = await checked(entries, self._resources)
         cards = [entry.card for entry in entries if entry.card is not None]
-        return found | {f"route {name}": ConfigError(why) for name, why in self._unservable(cards).items()}
+        found |= {f"route {name}": ConfigError(why) for name, why in self._unservable(cards).items()}
+        return found | {f"limit {name}": ConfigError(why) for name, why in unpriced(self._house.limits, cards).items()}
 
     async def offered(self, name: str) -> Sequence[ModelCard]:
         """What the endpoint of a model, or of a provider, offers: see `ModelService.offered`. UnknownModel, ServiceError."""

@@ -21,7 +21,7 @@ from gateway.request import Request, Response
 from gateway.retry import refuses_the_key
 from gateway.routing import Ask
 from gateway.settle import cost_usd, give_back, stamped, usage_of_failure
-from gateway.trace import Attempt, Trace
+from gateway.trace import Attempt, Trace, total_usd
 
 # The caller's own faults, and a transform's: they say nothing about how reliable a service is.
 NOT_THE_SERVICES_FAULT = (Unsupported, ContextTooLong, ContentFiltered, Rejected, TransformFailed)
@@ -44,10 +44,10 @@ class Journal:
         """Settle a hop that answered, and learn from it. The response with its model, its whole cost and the trace."""
         house, usage, name = self._house, response.usage, hop.card.name
         now = house.clock.monotonic()
-        took, cost = now - hop.began - hop.idle_s, usage.cost_usd or cost_usd(hop, usage)
+        took, cost = now - hop.began - hop.idle_s, cost_usd(hop, usage)
         before = self.attempts
         attempts = (*before, self._attempt(hop, took, cost))
-        total = cost if not before else sum(one.cost_usd for one in attempts)
+        total = cost if not before else total_usd(attempts)
         trace.attempts, trace.seconds, trace.cost_usd = attempts, now - self.began, total
         usage = usage if total == usage.cost_usd else stamped(usage, cost_usd=total)
         response = stamped(response, model=name, usage=usage, trace=trace)
@@ -59,7 +59,7 @@ class Journal:
         if hop.answer is None:
             vitals = hop.vitals
             vitals.succeeded(self._request.task, took, hop.first_token_s, usage.output_tokens, now, hop.live)
-            vitals.spent_usd += cost
+            vitals.spent_usd += cost or 0.0
             if response.quota is not None:
                 vitals.allowed(response.quota, now)
             if ask.conversation:
@@ -112,18 +112,18 @@ class Journal:
     def over(self, kind: str, hop: Hop | None = None) -> None:
         """The whole request has failed."""
         if self._house.watched:
-            total = sum(attempt.cost_usd for attempt in self.attempts)
+            total = total_usd(self.attempts)
             seconds = self._house.clock.monotonic() - self.began
             self._tell("request", hop, seconds, usage=Usage(cost_usd=total), error=kind)
 
     def _note(self, hop: Hop, kind: str, message: str, now: float, usage: Usage) -> None:
         took = now - hop.began - hop.idle_s
         self.attempts = (*self.attempts, self._attempt(hop, took, usage.cost_usd, kind, message))
-        hop.vitals.spent_usd += usage.cost_usd
+        hop.vitals.spent_usd += usage.cost_usd or 0.0
         if self._house.watched:
             self._tell("attempt", hop, took, usage=usage, error=kind)
 
-    def _attempt(self, hop: Hop, took: float, cost: float, error: str = "", message: str = "") -> Attempt:
+    def _attempt(self, hop: Hop, took: float, cost: float | None, error: str = "", message: str = "") -> Attempt:
         return Attempt(
             model=hop.card.name,
             at_s=hop.asked - self.began,

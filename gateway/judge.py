@@ -58,7 +58,8 @@ class Judge:
         if not all(map(math.isfinite, sums)) or row.busy_usd > 0.0:
             refused.append(Veto("score", "not a finite number, or load as a gain", "finite scores", "gateway"))
             row.usd = row.input_usd = row.output_usd = row.busy_usd = 0.0
-        row.refused = tuple(refused)
+        if refused:
+            row.refused += tuple(refused)
         return row
 
     def limits(self, row: Row, ask: Ask, in_flight: int) -> tuple[Veto, ...]:

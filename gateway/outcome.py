@@ -50,11 +50,8 @@ def over_limit(refusals: Sequence[Refusal]) -> BudgetExceeded:
     """A limit has no room, and no model was left that none holds for."""
     soonest = min(refusals, key=lambda refusal: refusal.frees_in_s)
     limit = soonest.limit
-    return BudgetExceeded(
-        f"limit {limit.key}: {soonest.used:g} of {limit.max:g} {limit.unit} are used or reserved; this request {fits(soonest)}",
-        limit=limit.key,
-        frees_in_s=soonest.frees_in_s,
-    )
+    room = f"{soonest.used:g} of {limit.max:g} {limit.unit} are used or reserved; this request {fits(soonest)}"
+    return BudgetExceeded(f"limit {limit.key}: {soonest.reason or room}", limit=limit.key, frees_in_s=soonest.frees_in_s)
 
 
 def shut(decision: Decision, at: float, model: str, now: float) -> ServiceError:
@@ -76,7 +73,7 @@ def nobody(decision: Decision, need: Need, known: Sequence[str]) -> GatewayError
         message = "no model is installed or configured: install a plugin, or list one in gateway.toml"
         return NoEligibleModel(message, decision=decision)
     named = [c for c in decision.candidates if not need.model or matches(c.model, need.model)]
-    reasons = "; ".join(f"{c.model}: {' and '.join(str(veto) for veto in c.vetoes)}" for c in named)
+    reasons = "; ".join(f"{c.model}: {' and '.join(str(veto) for veto in c.vetoes if not veto.waivable)}" for c in named)
     route = f" on route {decision.route!r}" if decision.route else ""
     return NoEligibleModel(f"no model can serve this {decision.task} request{route}. {reasons}", decision=decision)
 

@@ -62,6 +62,15 @@ class PlacePolicy(Policy):
         return None
 
 
+class LastResortPolicy(Policy):
+    """A model whose card says that it is a last resort is asked when no other may be, or when all others have failed."""
+
+    name = "last_resort"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        return Veto("last_resort", "asked only when no other model may be", waivable=True) if card.last_resort else None
+
+
 class SizePolicy(Policy):
     """Parameters and bytes within the need's bounds; an unknown size is refused, never guessed."""
 
@@ -236,6 +245,7 @@ def builtin_policies(config: PolicyConfig) -> list[Policy]:
         NamePolicy(),
         TaskPolicy(),
         PlacePolicy(config.local_data_classes),
+        LastResortPolicy(),
         SizePolicy(),
         ContextPolicy(),
         FeaturePolicy(),

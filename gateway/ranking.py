@@ -37,7 +37,9 @@ class Row:
         "tokens", "usd",
     )  # fmt: skip
 
-    def __init__(self, card: ModelCard, live: Live, busy: Busy, breaker: Breaker, at: float) -> None:
+    def __init__(
+        self, card: ModelCard, live: Live, busy: Busy, breaker: Breaker, at: float, waivable: tuple[Veto, ...] = ()
+    ) -> None:
         self.name = card.name
         self.card = card
         self.live = live
@@ -52,8 +54,8 @@ class Row:
         self.output_usd = 0.0
         self.busy_usd = 0.0
         self.tokens = live.output_tokens
-        self.refused: tuple[Veto, ...] = ()
-        """A policy failed in scoring it."""
+        self.refused = waivable
+        """What its facts have against it, and may be waived; and each policy that failed in scoring it."""
 
     @property
     def slope(self) -> Slope:

@@ -85,14 +85,14 @@ def _replayed(kept: Mapping[str, Any], router: _Again, ask: Ask, tasks: Mapping[
         card = _card(one["card"], tasks)
         cards.append(card)
         vetoes = router.judge.refusals(ask.shape, card)
-        if vetoes:
+        if not all(veto.waivable for veto in vetoes):
             refused.append(Candidate(card.name, card.place, vetoes))
             continue
         quota = any(veto["rule"] == "quota" for veto in one["standing"])
         breaker = Breaker()
         if any(veto["rule"] in SHUT for veto in one["standing"]):
             breaker.shut_until = ask.now + 1.0
-        row = Row(card, Live(**one["live"]), _Then(one["in_flight"], quota=quota), breaker, one["at"])
+        row = Row(card, Live(**one["live"]), _Then(one["in_flight"], quota=quota), breaker, one["at"], vetoes)
         rows.append(router.judge.row(row, ask))
         loads[card.name] = one["load"]
         if one["shut"] is not None:

@@ -51,12 +51,15 @@ NEVER = -math.inf
 
 
 class Known:
-    """What is known of one shape: who is admitted, who is not and why, and the sheet of the moment."""
+    """What is known of one shape: who is admitted, and what must be waived for that; who is not, and why; and the sheet."""
 
     __slots__ = ("admitted", "cards", "refused", "sheet")
 
     def __init__(
-        self, admitted: list[tuple[ModelCard, Vitals]], refused: list[Candidate], cards: tuple[ModelCard, ...]
+        self,
+        admitted: list[tuple[ModelCard, Vitals, tuple[Veto, ...]]],
+        refused: list[Candidate],
+        cards: tuple[ModelCard, ...],
     ) -> None:
         self.admitted = admitted
         self.refused = refused
@@ -177,7 +180,7 @@ class Router:
             chosen = self._anybody(basis)
         basis.row = chosen
         notes = self.notes
-        if basis.waived:
+        if basis.waived and chosen is not None and len(basis.looked[chosen.name]) > len(chosen.refused):
             notes = (*notes, f"no model is likely to meet the deadline: {basis.waived!r} comes nearest")
         shape = ask.shape
         return Decision(shape.task.task, None if chosen is None else chosen.name, None, notes, shape.route, basis)
@@ -218,8 +221,11 @@ class Router:
         return row
 
     def _anybody(self, basis: Basis) -> Row | None:
-        """The best of all that may be asked; else the one that is likeliest to be in time, if that is all they lack."""
-        late: list[tuple[float, Row]] = []
+        """The best of all that may be asked; else of those whose refusals may be waived.
+
+        Who is late, as things stand, comes before who is refused by its facts: the likeliest to be in time, then the best.
+        """
+        last: list[tuple[bool, float, Row]] = []
         for row in basis.ranking.order:
             vetoes = basis.looked.get(row.name)
             if vetoes is None:
@@ -228,10 +234,12 @@ class Router:
                     return row
             if all(veto.waivable for veto in vetoes):
                 row.live.in_flight = basis.load(row)
-                late.append((row.live.latency_s(row.live.expected_tokens(basis.ask.output_tokens)), row))
-        if not late:
+                late = len(vetoes) > len(row.refused)
+                seconds = row.live.latency_s(row.live.expected_tokens(basis.ask.output_tokens)) if late else 0.0
+                last.append((bool(row.refused), seconds, row))
+        if not last:
             return None
-        row = min(late, key=lambda one: one[0])[1]
+        row = min(last, key=lambda one: one[:2])[2]
         basis.waived = row.name
         return row
 
@@ -262,10 +270,12 @@ class Router:
             if entry.card is None or entry.vitals is None:
                 seen = str(entry.error) if entry.error is not None else "not described yet"
                 refused.append(Candidate(entry.name, vetoes=(Veto("describe", seen, "", "gateway"),)))
-            elif vetoes := self.judge.refusals(shape, entry.card):
-                refused.append(Candidate(entry.name, entry.card.place, vetoes))
+                continue
+            vetoes = self.judge.refusals(shape, entry.card)
+            if all(veto.waivable for veto in vetoes):
+                admitted.append((entry.card, entry.vitals, vetoes))
             else:
-                admitted.append((entry.card, entry.vitals))
+                refused.append(Candidate(entry.name, entry.card.place, vetoes))
         if len(self._shapes) >= SHAPES_KEPT:
             del self._shapes[next(iter(self._shapes))]
         cards = tuple([entry.card for entry in entries if entry.card is not None])
@@ -276,12 +286,12 @@ class Router:
         """A new sheet; what nothing has been learnt about is taken over from the one before."""
         task, now, before = ask.shape.task.task, ask.now, known.sheet
         rows: list[Row] = []
-        for card, vitals in known.admitted:
+        for card, vitals, waivable in known.admitted:
             row = before.named(card.name) if before is not None else None
             if row is None or before is None or self._stale(row, vitals, before, -math.inf if dry else now):
                 live = vitals.read(task, now)
                 live.in_flight = 0  # for those who score it: `busy_usd` is for that
-                row = self.judge.row(Row(card, live, vitals, vitals.breaker, now), ask)
+                row = self.judge.row(Row(card, live, vitals, vitals.breaker, now, waivable), ask)
                 row.seen = self._pulse.changes
             rows.append(row)
         sheet = Sheet(rows, known.refused, known.cards, until=now + FRESH_S)
@@ -339,11 +349,13 @@ class Router:
             each = -row.busy_usd
             capacity, filled = (capacity + 1.0 / each, filled + usd / each) if each else (math.inf, math.inf)
         ranking.top, ranking.busy, ranking.slopes = tuple(top), [row.busy for row in top], [row.slope for row in top]
-        weak = [at for at in order if rows[at].live.success < WEAK and rows[at].name not in shut]
+        weak = [at for at in order if rows[at].live.success < WEAK and not rows[at].refused and rows[at].name not in shut]
         if weak:
             ranking.owed = rows[max(weak, key=lambda at: worth[at] + _lost_by(rows[at]))]
         if self.config.explore:
-            ranking.thin = tuple([row for row in rows if row.live.measured < THIN and row.live.success > 0.9])
+            ranking.thin = tuple(
+                [row for row in rows if row.live.measured < THIN and row.live.success > 0.9 and not row.refused]
+            )
         return ranking
 
 

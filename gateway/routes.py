@@ -285,6 +285,6 @@ def _vetoes(shape: Shape, card: ModelCard, policies: Iterable[Policy]) -> list[s
             veto = policy.admit(shape, card)
         except Exception as error:  # as when routing: a policy that raises refuses
             veto = f"policy {policy.name!r} raised {told(error)}"
-        if veto is not None:
+        if isinstance(veto, str) or (veto is not None and not veto.waivable):
             out.append(str(veto))
     return out

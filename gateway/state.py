@@ -39,11 +39,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The first limit that has no room, what is used of it, and in how many seconds the amount would fit."""
+    """The first limit that has no room, what is used of it, and in how many seconds the amount would fit.
+
+    `reason` is the gateway's own, where room is not what it lacks.
+    """
 
     limit: Limit
     used: float
     frees_in_s: float
+    reason: str = ""
 
 
 @runtime_checkable

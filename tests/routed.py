@@ -171,6 +171,7 @@ facts = st.fixed_dictionaries(
         "first_token_s": st.none() | st.floats(0, 5),
         "per_token_s": st.none() | st.floats(0, 0.1),
         "concurrency": st.none() | st.integers(1, 64),
+        "last_resort": st.sampled_from([False, False, False, True]),
     }
 )
 plain = st.fixed_dictionaries({"quality": st.sampled_from([0.7, 0.7, 0.69, 0.4]), "place": st.just("hosted"), "price": prices})

@@ -160,6 +160,8 @@ def test_quality_is_one_number_or_one_per_task() -> None:
 
 
 def test_a_card_is_json_with_unknown_facts_left_out() -> None:
+    assert card(last_resort=True, quality=0.0).to_json() == {**card(quality=0.0).to_json(), "last_resort": True}
+    assert "last_resort" not in card().to_json() and card(quality=0.0).to_json()["quality"] == 0.0
     out = card(place="hosted", price=Price(input=1.0), quality={"chat": 0.5}, params=7, features={"tools", "seed"}).to_json()
     assert json.loads(json.dumps(out)) == out
     assert out["tasks"] == ["chat"] and out["features"] == ["seed", "tools"] and out["price"]["input"] == 1.0

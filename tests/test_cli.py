@@ -109,7 +109,7 @@ def gateway_models(config):
     every = [Echo("echo", quality=0.5), Rhymer(), Keyed("keyed", place="hosted"), Checked("sound"), Checked("torn"),
              Checked("odd"), Thinker(), Shy(),
              Loaded("loaded", params=8_030_000_000, bytes=16_060_000_000, place="hosted", price=Price(input=1.25, output=10)),
-             Loading("loading"), Hung("hung"), Drip("drip")]
+             Loading("loading"), Hung("hung"), Drip("drip"), Echo("toy", quality=0.9, last_resort=True)]
     return [model for model in every if (model.name or model.card.name) in wanted]
 
 @hookimpl
@@ -395,6 +395,16 @@ def test_the_explanation_fits_a_terminal(gateway: Program) -> None:
     assert re.search(r"(?m)^echo +process +chosen .*\$0.0100 \(0.5 of 1\)", wide)
     assert re.search(r"(?m)^echo +process +chosen .*\$0.0100 *\n +\(.* s\) +\(0.5 of 1\)", usual)
     assert "\nloaded\n  place: hosted\n" in narrow and "  quality: +$0.0100 (0.5 of 1)\n" in narrow
+
+
+def test_run_says_who_has_answered_when_that_is_a_last_resort(gateway: Program) -> None:
+    gateway.configure(models="echo toy")
+    assert gateway("run", "chat", "hi").stderr == ""
+    gateway.configure(models="toy")
+    told = "[answered by toy, a last resort: `gateway explain` and --trace tell why no other did]\n"
+    for more in ([], ["--no-stream"]):
+        done = gateway("run", "chat", "hi", *more)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "hi\n", told)
 
 
 def test_run_answers_from_the_argument_or_from_standard_input(gateway: Program) -> None:

@@ -106,6 +106,15 @@ def test_a_refusal_that_was_waived_is_told() -> None:
     assert "waived for a, since nobody else is left: deadline: up to 9 s (allowed: 1 s is left)" in str(decided(late))
 
 
+def test_who_is_asked_after_all_others_is_told_only_when_there_are_no_others() -> None:
+    waived = Veto("last_resort", "asked only when no other model may be", waivable=True)
+    toy, gone = Candidate("toy", "host", (waived,)), Candidate("gone", "host", (waived, Veto("need.place", "host")))
+    assert "if it fails, last_resort is waived for toy" in str(decided(worth("a"), toy, gone))
+    assert "toy      host   last_resort: asked only when no other model may be" in str(decided(worth("a"), toy, gone))
+    assert "if it fails, b is next" in str(decided(worth("a"), worth("b"), toy))
+    assert "if it fails, nobody else may be asked" in str(decided(worth("a"), gone))
+
+
 def test_three_models_fit_on_a_hundred_columns_and_so_does_every_sentence() -> None:
     models = [
         Echo("provider-large-v3", place="hosted", quality=0.95, price=Price(input=3, output=15), per_token_s=0.015),
@@ -194,3 +203,8 @@ def test_a_trace_reads_as_a_summary_and_one_line_an_attempt() -> None:
         "  scrub: 1 EMAIL",
     ]
     assert "Decision" not in repr(trace)
+
+
+def test_a_trace_says_of_a_cost_that_is_not_known_that_it_is_not() -> None:
+    trace = Trace(model="big", attempts=(Attempt(model="big", cost_usd=None),), cost_usd=None)
+    assert str(trace).splitlines() == ["big  0.000 s  price unknown", "  1. big  0.000 s  price unknown  answered"]

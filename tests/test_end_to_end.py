@@ -55,6 +55,18 @@ def test_the_policy_picks_between_local_and_hosted_by_what_is_needed(server: Loo
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("facts", [{}, {"quality": 0.6}])
+@pytest.mark.parametrize("text", ["Name three rivers.", "river " * 20_000])
+def test_a_hosted_model_of_which_little_is_stated_comes_before_the_starter(
+    server: LoopbackServer, facts: dict[str, float], text: str
+) -> None:
+    row = {"name": "big", "base_url": server.url, "model": "loopback", "api_key": "env:HOSTED_KEY", "place": "hosted", **facts}
+    with Gateway.from_config({"plugin": {"remote": {"models": [row]}}}) as gw:
+        assert "last_resort" in str(gw.explain(Chat.ask(text)))
+        reply = gw.run(Chat.ask(text))
+        assert (reply.model, reply.usage.cost_usd) == ("big", None)
+
+
 def test_a_hosted_model_that_fails_is_replaced_by_a_local_one_and_both_are_in_the_trace(server: LoopbackServer) -> None:
     with Gateway.from_config(config(server)) as gw:
         for fault in (Fault(status=503), Fault(reset=True), Fault(html=True, status=502), Fault(malformed_after=0)):

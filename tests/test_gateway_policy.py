@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,19 @@ from gateway import (
     ModelService,
     Need,
     NoEligibleModel,
+    Overloaded,
     PluginError,
     Price,
     Quota,
     RateLimited,
     Request,
     Response,
+    Usage,
 )
+from gateway.call import Call
 from gateway.config import load_config
 from gateway.plugins import Plugins
-from gateway.testing import Echo, FakeClock, Scripted
+from gateway.testing import Echo, FakeClock, Recorder, Scripted
 
 ASK = Chat.ask("hello")
 
@@ -123,6 +127,105 @@ def test_limits_hold_by_key_and_for_those_named_alone() -> None:
             with pytest.raises(BudgetExceeded, match="limit key:env:ONE: 2 of 2 requests") as spent:
                 await gw.run(ASK, Need(model=("one", "same")))
             assert 0 < spent.value.frees_in_s <= 86_400
+
+    asyncio.run(main())
+
+
+def test_a_limit_of_money_refuses_a_model_whose_price_is_not_known() -> None:
+    limits = [{"unit": "usd", "max": 5.0, "per": "day"}, {"unit": "tokens", "max": 1e6, "per": "day"}]
+
+    async def main() -> None:
+        big = Echo("big", place="hosted", quality=0.9)
+        async with gateway(big, limit=limits) as gw:
+            with pytest.raises(BudgetExceeded, match="limit all: price unknown: set `price` in the row of 'big'") as spent:
+                await gw.run(ASK)
+            assert spent.value.frees_in_s == math.inf
+            found = await gw.check()
+            assert isinstance(found["big"], str) and list(found) == ["big", "limit 5 usd per day by all"]
+            assert "price unknown: set `price` in the row of 'big'" in str(found["limit 5 usd per day by all"])
+        priced, local = (
+            Echo("priced", place="hosted", quality=0.5, price=Price(input=1e3)),
+            Echo("local", place="host", quality=0.1),
+        )
+        async with gateway(big, priced, local, limit=limits) as gw:
+            reply = await gw.run(ASK)
+            assert reply.model == "priced" and reply.usage.cost_usd is not None and reply.usage.cost_usd > 0
+            assert (await gw.run(ASK, Need(model=("big", "local")))).model == "local"
+            assert "price unknown" in str((await gw.run(ASK)).trace.decision.candidate("big").vetoes[0])
+
+    asyncio.run(main())
+
+
+def test_check_names_each_limit_of_money_that_refuses_a_model() -> None:
+    async def main() -> None:
+        limits = [{"unit": "usd", "max": 5.0, "per": "day", "by": "model", "only": [one]} for one in ("big", "vast")]
+        async with gateway(Echo("big", place="hosted"), Echo("vast", place="private"), limit=limits) as gw:
+            found = {name: str(what) for name, what in (await gw.check()).items() if name.startswith("limit ")}
+            assert list(found) == ["limit 5 usd per day by model, big", "limit 5 usd per day by model, vast"]
+            assert all(repr(name.split()[-1]) in what for name, what in found.items())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"),
+    [
+        ({"by": "tenant", "only": ["acme"]}, [True, False]),
+        ({"by": "model", "only": ["big"]}, [True, True]),
+        ({"by": "model", "only": ["other"]}, [False, False]),
+        ({"by": "all", "unit": "tokens", "max": 1e6}, [False, False]),
+    ],
+)
+def test_only_a_limit_of_money_that_holds_for_the_request_refuses_it(limit: dict[str, Any], refused: list[bool]) -> None:
+    async def main() -> None:
+        async with gateway(Echo("big", place="hosted"), limit=[{"unit": "usd", "max": 5.0, "per": "day", **limit}]) as gw:
+            asked = [
+                await asyncio.gather(gw.run(ASK, meta=Meta(tenant=one)), return_exceptions=True) for one in ("acme", "beta")
+            ]
+            assert [isinstance(outcome, BudgetExceeded) for [outcome] in asked] == refused
+            assert any(name.startswith("limit ") for name in await gw.check()) is any(refused)
+
+    asyncio.run(main())
+
+
+def test_a_cost_that_is_not_known_is_none_and_a_local_models_is_nothing() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        models = [Echo("big", place="hosted", quality=0.9), Scripted("free", otherwise=Overloaded("no room"), place="host")]
+        async with AsyncGateway([*models, Echo("spare")], observers=[recorder]) as gw:
+            reply = await gw.run(ASK, Need(model="big"))
+            assert reply.usage.output_tokens > 0 and reply.trace is not None
+            assert (reply.usage.cost_usd, reply.trace.cost_usd, reply.trace.attempts[0].cost_usd) == (None, None, None)
+            assert [event.usage.cost_usd for event in recorder.events if event.usage is not None] == [None, None]
+            assert "price unknown" in str(reply.trace)
+            local = await gw.run(ASK, Need(model=("free", "spare")))
+            assert (local.model, local.usage.cost_usd) == ("spare", 0.0)
+
+    asyncio.run(main())
+
+
+def test_what_a_service_says_that_it_cost_is_believed_where_the_price_is_not_known() -> None:
+    async def main() -> None:
+        told = ChatResponse.of("hi", usage=Usage(output_tokens=3, cost_usd=0.25))
+        async with gateway(Scripted("big", otherwise=told, place="hosted")) as gw:
+            assert (await gw.run(ASK)).usage.cost_usd == 0.25
+
+    asyncio.run(main())
+
+
+def test_a_last_resort_answers_after_a_failure_and_never_beside_another_model() -> None:
+    async def main() -> None:
+        real = Scripted("real", "hi", Overloaded("busy"), otherwise="hi", place="hosted")
+        toy = Echo("toy", quality=0.5, last_resort=True)
+        async with gateway(real, toy, route={"toys": {"model": "toy"}}, hedge={"share": 1.0}) as gw:
+            assert [(await gw.run(ASK)).model for _ in range(2)] == ["real", "toy"]
+            assert (await gw.run(ASK, Need(route="toys"))).model == "toy"
+            call = Call(gw._house, ASK, Need(), streamed=False)
+            await call.open()
+            assert await call.beside(await call.next()) is None
+            with pytest.raises(NoEligibleModel) as error:
+                await gw.run(ASK, Need(min_quality=0.99))
+            assert "toy: need.min_quality: 0.5 (allowed: at least 0.99)" in str(error.value)
 
     asyncio.run(main())
 

@@ -112,6 +112,14 @@ def test_with_a_waived_deadline() -> None:
     assert replays(world, decision)
 
 
+def test_with_a_last_resort_passed_over_and_waived() -> None:
+    world = World([card("real", place="hosted"), card("toy", quality=1.0, last_resort=True)])
+    for tried in ({}, {"real": ASKED}):
+        decision = world.decide(tried=tried)
+        assert decision.chosen == ("toy" if tried else "real")
+        assert replays(world, decision)
+
+
 def test_exploring_and_staying_with_a_conversation_and_dry() -> None:
     world = World([card("a", quality=0.9), card("b", quality=0.85), card("c", quality=0.2)], explore=0.5)
     for _ in range(20):

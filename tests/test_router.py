@@ -230,6 +230,80 @@ def test_a_deadline_that_nobody_meets_is_waived_for_the_likeliest() -> None:
     assert world.chosen(ask(deadline_s=0.1, output_tokens=0), {"less slow": ASKED}) == "slow"
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"quality": 0.6},
+        {"quality": 0.0},
+        {"price": Price(input=1e6, output=1e6)},
+        {"first_token_s": 1e4},
+        {"provider": "one"},
+    ],
+)
+@pytest.mark.parametrize("tokens", [1, 100_000])
+def test_a_last_resort_is_asked_only_when_no_other_model_may_be(facts: Any, tokens: int) -> None:
+    world = World([card("real", place="hosted", **facts), card("toy", quality=1.0, last_resort=True)], explore=1.0)
+    asked = ask(input_tokens=tokens)
+    for dry in (False, True):
+        decision = world.decide(asked, dry=dry)
+        assert decision.chosen == "real"
+        assert [veto.rule for veto in decision.candidate("toy").vetoes] == ["last_resort"]
+        assert "if it fails, last_resort is waived for toy" in str(decision)
+    for need in (Need(place="local"), Need(model="toy"), Need(max_cost_usd=0.0)):
+        alone = world.decide(ask(need=need))
+        assert alone.chosen == "toy" and alone.notes == ()
+        assert [veto.rule for veto in alone.candidate("toy").waived] == ["last_resort"]
+        assert "waived for toy, since nobody else is left: last_resort: asked only when no other" in " ".join(
+            str(alone).split()
+        )
+    assert world.chosen(asked, {"real": ASKED}) == "toy"
+    world["real"].failed(world.now, "Unreachable", 0.5, at_once=True)
+    assert world.chosen(asked) == "toy"
+    assert world.chosen(asked, {"real": ASKED, "toy": ASKED}) is None
+
+
+def test_a_conversation_that_a_last_resort_has_answered_goes_back_to_a_model_that_may_be_asked() -> None:
+    world = World([card("real", place="hosted"), card("toy", quality=1.0, last_resort=True)], affinity=1.0)
+    world.router.answered(talk := ask(conversation="one"), "toy")
+    assert world.chosen(talk) == "real"
+
+
+def test_who_may_be_late_is_asked_before_a_last_resort_and_of_last_resorts_the_best() -> None:
+    toys = [card("poor", quality=0.1, first_token_s=0.01, last_resort=True), card("toy", quality=0.2, last_resort=True)]
+    world = World([card("late", place="hosted", first_token_s=9.0), *toys])
+    hurry = ask(deadline_s=1.0, output_tokens=0)
+    decision = world.decide(hurry)
+    assert decision.chosen == "late" and "no model is likely to meet the deadline" in decision.notes[0]
+    assert world.chosen(hurry, {"late": ASKED}) == "toy"
+    assert world.chosen(ask(need=Need(place="local"))) == "toy"
+
+
+def test_a_last_resort_that_has_failed_takes_no_turn_of_another_that_has() -> None:
+    world = World([card("real", place="hosted"), card("best", quality=1.0), card("toy", quality=1.0, last_resort=True)])
+    for name in ("real", "toy"):
+        world[name].failed(world.now, "Overloaded", 0.5)
+    assert world.decide().basis.ranking.owed.name == "real"
+
+
+class Reluctant(Policy):
+    """An installed policy whose word on facts may be waived."""
+
+    name = "reluctant"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        return Veto("reluctant", card.name, waivable=True) if card.name != "best" else None
+
+
+def test_what_an_installed_policy_has_against_facts_is_waived_too_when_it_says_so() -> None:
+    world = World([card("best", place="hosted"), card("other", quality=1.0)], Reluctant())
+    assert world.chosen() == "best"
+    assert [veto.rule for veto in world.decide(tried={"best": ASKED}).candidate("other").waived] == ["reluctant"]
+    far = world.decide(ask(need=Need(place="hosted", avoid="best")))
+    assert [veto.rule for veto in far.candidate("other").vetoes] == ["need.place", "reluctant"]
+    assert far.chosen is None
+
+
 def known(vitals: Vitals) -> Any:
     slots = ("in_flight", "spent_usd", "tokens_left", "tokens_until", "changed", "alarmed", "_failures", "_failed_at", "state")
     breaker = {name: getattr(vitals.breaker, name) for name in vitals.breaker.__slots__}

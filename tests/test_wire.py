@@ -175,12 +175,18 @@ decisions = st.builds(
 )
 attempts = st.lists(
     st.builds(
-        Attempt, model=words, seconds=amounts, first_token_s=st.none() | amounts, cost_usd=amounts, error=texts, message=texts
+        Attempt,
+        model=words,
+        seconds=amounts,
+        first_token_s=st.none() | amounts,
+        cost_usd=st.none() | amounts,
+        error=texts,
+        message=texts,
     ),
     max_size=2,
 ).map(tuple)
 traces = st.builds(
-    Trace, model=words, attempts=attempts, seconds=amounts, first_token_s=st.none() | amounts, cost_usd=amounts,
+    Trace, model=words, attempts=attempts, seconds=amounts, first_token_s=st.none() | amounts, cost_usd=st.none() | amounts,
     notes=st.lists(texts, max_size=2).map(tuple), decision=st.none() | decisions,
 )  # fmt: skip
 usages = st.builds(
@@ -189,7 +195,7 @@ usages = st.builds(
     cached_tokens=counts,
     cache_write_tokens=counts,
     output_tokens=counts,
-    cost_usd=amounts,
+    cost_usd=st.none() | amounts,
     estimated=st.booleans(),
 )
 common: dict[str, Any] = {"usage": usages, "model": texts, "trace": st.none() | traces, "dropped": several}

@@ -206,7 +206,7 @@ def check_usage(usage: Usage, what: str) -> None:
     cached = usage.cached_tokens + usage.cache_write_tokens
     counts = (usage.input_tokens, cached, usage.output_tokens, usage.reasoning_tokens)
     whole = all(isinstance(count, int) and count >= 0 for count in counts)
-    cost = usage.cost_usd
+    cost = 0.0 if usage.cost_usd is None else usage.cost_usd
     if not whole or not math.isfinite(cost) or cost < 0:
         seen, expected = f"{what} reported {usage}", "whole token counts and a finite cost, none below 0"
     elif cached > usage.input_tokens:

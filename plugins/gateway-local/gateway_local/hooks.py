@@ -21,7 +21,8 @@ def gateway_models(config: Mapping[str, Any]) -> Iterable[ModelService]:
     rows = list(options.models)
     if options.starter:
         # A toy: stated as such, so that no policy takes it for a rival of a real model.
-        rows.append(ModelOptions(name=RESERVED, weights=f"file:{starter.PATH}", languages=["en"], quality=0.05))
+        uri = f"file:{starter.PATH}"
+        rows.append(ModelOptions(name=RESERVED, weights=uri, languages=["en"], quality=0.05, last_resort=True))
     return [LocalModel(row) for row in rows]
 
 

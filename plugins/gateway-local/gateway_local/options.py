@@ -30,6 +30,8 @@ class ModelOptions:
     languages: list[str] | None = None
     max_queue: int = 64
     """How many requests may wait; one more is refused with Overloaded."""
+    last_resort: bool = False
+    """Whether it is asked only when no other model may be."""
     tasks: list[Task] | None = None
     """Serve only these of the tasks that the model can do."""
 

@@ -194,4 +194,5 @@ class LocalModel(ModelService):
             first_token_s=first_token_s,
             per_token_s=per_token_s,
             concurrency=1,  # one owner thread
+            last_resort=options.last_resort,
         )

@@ -22,6 +22,7 @@ def test_the_starter_model_writes_and_streams(lent: Resources, drain: Any) -> No
         try:
             card = await model.describe(lent)
             assert (card.name, card.tasks, card.context) == ("starter", frozenset({Generate, Chat}), 512)
+            assert card.last_resort
             assert card.params is not None and 1_500_000 < card.params < 3_000_000
             await model.start(lent)
             pieces, reply = await drain(model, Chat.ask("What news from Rome, good neighbour?", seed=3))
