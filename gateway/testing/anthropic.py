@@ -52,9 +52,6 @@ class Anthropic(Dialect):
     error_name = "error"
     preamble = 3
 
-    def key(self, request: Request) -> str:
-        return request.headers.get("x-api-key") or super().key(request)
-
     def speak(self, asked: Asked) -> Spoken:
         version = asked.request.headers.get("anthropic-version", "")
         if version not in VERSIONS:

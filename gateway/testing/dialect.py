@@ -60,7 +60,7 @@ class Dialect:
 
     def key(self, request: Request) -> str:
         """The key that a request came with."""
-        return request.headers.get("authorization", "").removeprefix("Bearer ")
+        return request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
 
     def model(self, request: Request) -> str:
         """The model that a request names."""
