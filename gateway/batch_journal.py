@@ -21,7 +21,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gateway.card import Need
 from gateway.errors import ConfigError, GatewayError, InvalidRequest, told
@@ -49,6 +49,11 @@ class BatchJournal:
         self._end = 0
         self._file = -1
 
+    @property
+    def held(self) -> int:
+        """How many requests `read` found to be answered."""
+        return len(self._answered)
+
     def open(self) -> None:
         """Have the file for this batch alone. ConfigError when another one has it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -65,7 +70,7 @@ class BatchJournal:
 
     def read(self) -> None:
         """Learn what has been answered. ConfigError names a damaged line."""
-        with self._naming(), self._path.open("rb") as file:
+        with self._naming(), self._reading(0) as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n") and (line.startswith(HEAD) or HEAD.startswith(line)):
                     break
@@ -115,15 +120,21 @@ class BatchJournal:
         at = self._answered.get(key)
         if at is None:
             return None
-        with self._naming(), self._path.open("rb") as file:
-            file.seek(at)
+        with self._naming(), self._reading(at) as file:
             line = file.readline()
         try:
-            found = from_wire(json.loads(line)["response"])
+            kept = json.loads(line)
+            same = f"{kept['key']}/{kept['nth']}" == key
+            found = from_wire(kept["response"])
         except InvalidRequest:
             found = None
+        except (ValueError, RecursionError, LookupError, TypeError):
+            same = False
+        if not same:
+            what = f"journal {str(self._path)!r} has been changed by others while it is in use: begin the batch again"
+            raise ConfigError(what)
         if not isinstance(found, type(request).response):
-            with self._path.open("rb") as file:
+            with self._naming(), self._reading(0) as file:
                 raise self._damaged(next(number for number, _ in enumerate(file, 1) if file.tell() > at))
         try:
             return request.accept(found)
@@ -145,6 +156,13 @@ class BatchJournal:
                     os.ftruncate(self._file, self._end)  # the next line must not follow half of this one
                 raise
         self._end += len(line)
+
+    @contextlib.contextmanager
+    def _reading(self, at: int) -> Iterator[BinaryIO]:
+        # Not by the path, where there may be another file meanwhile. What is written goes to the end wherever this has been.
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(at)
+            yield file
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:

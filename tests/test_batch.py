@@ -409,8 +409,10 @@ def test_ctrl_c_cancels_all_and_leaves_a_good_journal(tmp_path: Path) -> None:
     assert last == "interrupted 0" and let_go == ["let go"] * len(let_go) and len(let_go) <= 5
     assert len(lines(journal)) == 3
     reader = BatchJournal(journal, ANYTHING)
+    reader.open()
     reader.read()
-    assert len(reader._answered) == 3
+    reader.close()
+    assert reader.held == 3
 
 
 def test_the_readmes_snippet_runs_and_goes_on(tmp_path: Path) -> None:

@@ -181,8 +181,10 @@ def test_of_several_lines_on_one_request_the_last_counts(tmp_path: Path) -> None
         for result in echoed[:count]:
             writer.write(key, result, "chat")
         writer.close()
+        reader.open()
         reader.read()
         found = reader.answer(key, ask)
+        reader.close()
         assert (found.text if isinstance(found, ChatResponse) else found) == answer
 
 
@@ -313,6 +315,36 @@ def test_an_answer_that_cannot_be_read_back_is_a_damaged_line(tmp_path: Path) ->
     asyncio.run(main())
 
 
+def test_a_journal_that_is_changed_under_way_never_gives_another_requests_answer(tmp_path: Path) -> None:
+    journal, other = tmp_path / "j", tmp_path / "other"
+    asyncio.run(one(journal, "first"))
+    asyncio.run(one(journal, "after"))
+    first, after = journal.read_bytes().splitlines(keepends=True)
+
+    async def main(change: Any) -> list[Any]:
+        def requests() -> Any:
+            yield Chat.ask("first")
+            change()
+            yield Chat.ask("after")
+
+        echo = Counting()
+        async with AsyncGateway([echo]) as gw:
+            results = await gw.map(requests(), journal=journal)
+        assert not echo.asked
+        return results
+
+    def replaced() -> None:
+        other.write_bytes(after + first)
+        other.rename(journal)
+
+    assert texts(asyncio.run(main(replaced))) == ["first", "after"]  # the file that was opened is read on
+    assert journal.read_bytes() == after + first
+    for content in (first + first, first, first + b'"no object"\n', first + b"[" * 100_000 + b"\n"):
+        journal.write_bytes(first + after)
+        with pytest.raises(ConfigError, match="changed by others while it is in use"):
+            asyncio.run(main(lambda content=content: journal.write_bytes(content)))
+
+
 def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -434,10 +466,12 @@ def test_the_index_of_a_long_journal_stays_small(tmp_path: Path) -> None:
     writer.close()
     assert journal.stat().st_size > 7_000_000
     reader = BatchJournal(journal, ANYTHING)
+    reader.open()
     tracemalloc.start()
     reader.read()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    reader.close()
     assert held < 3000 * 400  # bytes a line: the place of the answer, not the answer
 
 
