@@ -29,7 +29,7 @@ The rooms; a module imports only from those above it:
     patience, asking            time limits; a model's answer in time, and hedging
     stream, bars                a streamed answer; how far something has come
     batch_journal, batch        many requests at once, and going on with them where they were broken off
-    gateway, sync, cli          AsyncGateway; Gateway for code that is not async; the `gateway` program
+    gateway, loop, sync, cli    AsyncGateway; a loop in a thread; Gateway for code that is not async; the `gateway` program
 
 A request's way: transforms inspect it -> policies judge every model -> the best one is reserved and started -> transforms
 rewrite the request -> the service answers -> transforms restore the reply -> settle, learn, trace. When a model fails before

@@ -85,5 +85,8 @@ def _progress() -> Progress:
         TimeRemainingColumn(compact=True),
     )
     return Progress(
-        *columns, console=Console(stderr=True, color_system="auto" if coloured(sys.stderr) else None), transient=True
+        *columns,
+        console=Console(stderr=True, color_system="auto" if coloured(sys.stderr) else None),
+        transient=True,
+        redirect_stdout=on_terminal(sys.stdout),  # what goes to a file or a pipe is not to be printed above the bar instead
     )

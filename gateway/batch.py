@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from operator import length_hint
@@ -21,8 +23,13 @@ from gateway.service import Progress, no_progress
 
 T = TypeVar("T")
 
+Each = Callable[[int, Any], object]
+"""What is told of each result: the place of its request, from 0, and the result. An awaitable that it returns is awaited."""
+
 LABEL = "requests"
 """What the progress is of."""
+AHEAD = 8
+"""So many times `max_concurrency` results may wait for an earlier one, where they are told and not kept."""
 END: Any = object()
 """Where an item would be, had there been another one."""
 SLOWEST_RPS = 1e-6
@@ -42,6 +49,7 @@ class Batch:
         max_rps: float | None,
         journal: str | Path | None,
         progress: Progress | bool,
+        each: Each | None,
     ) -> None:
         for name, value, kind in (("need", need, Need), ("meta", meta, Meta)):
             if value is not None and not isinstance(value, kind):
@@ -54,6 +62,8 @@ class Batch:
             raise InvalidRequest("journal must be the path of a file", field="journal")
         if not (isinstance(progress, bool) or callable(progress)):
             raise InvalidRequest("progress must be true, false, or be called with (label, done, total)", field="progress")
+        if not (each is None or callable(each)):
+            raise InvalidRequest("each must be called with (index, result)", field="each")
         self._ask, self._clock = ask, clock
         self._max_concurrency, self._gap_s = max_concurrency, 0.0 if max_rps is None else 1.0 / max_rps
         self._due = 0.0
@@ -61,11 +71,15 @@ class Batch:
         self._own = Bars() if progress is True else None
         self._progress: Progress = self._own or (no_progress if isinstance(progress, bool) else progress)
         self._results: list[Any] = []
-        self._done = self._failed = 0
+        self._each: Each = each or (lambda _, result: self._results.append(result))
+        self._waiting: dict[int, Response | GatewayError] = {}  # until those before them have been told
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Semaphore(sys.maxsize if each is None else AHEAD * max_concurrency)
+        self._read = self._done = self._failed = self._told = 0
         self._total: int | None = None
 
     async def run(self, requests: Any) -> list[Any]:
-        """What became of each request, in order. Whatever ends the batch is raised when all that was under way has ended."""
+        """What became of each request, in order; none where `each` is told. Whatever ends it is raised when all has ended."""
         read, hint, ending = _reader(requests), length_hint(requests, -1), None
         self._total = None if hint < 0 else hint
         try:
@@ -90,12 +104,13 @@ class Batch:
     async def _feed(self, read: Callable[[], Awaitable[Any]], group: asyncio.TaskGroup) -> None:
         slots = asyncio.Semaphore(self._max_concurrency)
         while True:
+            await self._room.acquire()
             await slots.acquire()  # before it is read: what cannot begin yet need not exist yet
             request = await read()
             if request is END:
                 break
-            at, key = len(self._results), ""
-            self._results.append(None)
+            at, key = self._read, ""
+            self._read += 1
             known: Response | GatewayError | None = request if isinstance(request, GatewayError) else None
             if self._journal is not None and isinstance(request, Request):
                 try:
@@ -107,12 +122,12 @@ class Batch:
                 await self._pace()
                 group.create_task(self._one(at, request, key)).add_done_callback(lambda _: slots.release())
             else:
-                self._end(at, known)
+                await self._end(at, known)
                 slots.release()
                 await asyncio.sleep(0)  # a long row of these must not keep the loop from others
             del request, known  # the next one may be long in coming
-        if self._total != len(self._results):
-            self._total = len(self._results)
+        if self._total != self._read:
+            self._total = self._read
             self._tell()
 
     async def _pace(self) -> None:
@@ -131,13 +146,30 @@ class Batch:
             result = _bare(error)
         if key and self._journal is not None:
             self._journal.write(key, result, request.task)
-        self._end(at, result)
+        await self._end(at, result)
 
-    def _end(self, at: int, result: Response | GatewayError) -> None:
-        self._results[at] = result
+    async def _end(self, at: int, result: Response | GatewayError) -> None:
+        self._waiting[at] = result
         self._done += 1
         self._failed += isinstance(result, GatewayError)
         self._tell()
+        async with self._turn:  # which is waited for in one's slot: where `each` is slow, nothing more begins
+            while self._told in self._waiting:
+                await self._say(self._told, self._waiting.pop(self._told))
+                self._told += 1
+                self._room.release()
+
+    async def _say(self, at: int, result: Response | GatewayError) -> None:
+        try:
+            said = self._each(at, result)
+            if inspect.isawaitable(said):
+                await said
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # A task that ends so ends alone, in silence: the batch would go on without this result.
+            raise RuntimeError("each has been cancelled, and not by its batch") from None
 
     def _tell(self) -> None:
         if isinstance(self._progress, Bars):
@@ -180,6 +212,20 @@ class Handed(Generic[T]):
         if item is END:
             raise StopAsyncIteration
         return item
+
+
+def in_thread(each: Each) -> Each:
+    """The same in a thread, where it may block. Whoever cancels it waits until it has returned."""
+
+    async def told(at: int, result: Any) -> None:
+        call = asyncio.ensure_future(asyncio.to_thread(each, at, result))
+        try:
+            await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])
+            raise
+
+    return told
 
 
 def _reader(requests: Any) -> Callable[[], Awaitable[Any]]:

@@ -6,6 +6,7 @@ The commands are in cli_commands.py; typer and rich come with the extra [cli] an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ def main(args: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     if code == INTERRUPTED:
         # At once: an exit of Python's own would first wait for threads, one of which may be loading a model.
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # nobody may be reading any more
+            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 

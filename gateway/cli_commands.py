@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -13,10 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from gateway.bars import Bars
-from gateway.batch_journal import as_line, wire_of
 from gateway.card import Need
 from gateway.cli_config import hidden, in_effect, to_toml
-from gateway.cli_options import Given, Lines, given_of, meta_of, named, need_of, record_of, request_of, takes
+from gateway.cli_map import map_
+from gateway.cli_options import Given, Task, given_of, meta_of, named, need_of, record_of, request_of, takes
 from gateway.cli_setup import BUILT_IN, Setup, plugin_commands
 from gateway.cli_show import (
     PIPE_CLOSED,
@@ -35,7 +34,6 @@ from gateway.cli_show import (
     silence,
     status_json,
     status_row,
-    write_lines,
     write_media,
     write_record,
 )
@@ -146,7 +144,6 @@ def models(
     show_table(header, [status_row(status) for status in statuses], right=["params", "bytes", "context", "$/M in/out"])
 
 
-Task = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="chat, embed, generate, or a plugin's own task.")]
 Input = Annotated[
     str | None,
     typer.Argument(metavar="INPUT", show_default=False, help="What to send; from standard input when absent or -."),
@@ -253,46 +250,6 @@ def _streamed(gateway: Gateway, request: Request[Any], need: Need, meta: Meta, b
         answer.end()
         reply: Response = stream.response
     return reply
-
-
-@takes(given=given_of, need=need_of, meta=meta_of)
-def map_(
-    ctx: typer.Context,
-    task: Task,
-    inputs: Annotated[
-        str, typer.Argument(metavar="FILE", show_default=False, help="One request a line; standard input when absent or -.")
-    ] = "-",
-    *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the results here.")] = None,
-    journal: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep the answers here as they come; what it has is not asked again."),
-    ] = None,
-    max_concurrency: Annotated[int, typer.Option(metavar="N", help="At most so many at once.")] = 32,
-    max_rps: Annotated[float | None, typer.Option(metavar="R", help="Begin at most so many in a second.")] = None,
-    need: Need,
-    given: Given,
-    meta: Meta,
-) -> None:
-    """Ask for every line of a file, many at once; print a line of JSON for each, in order: the response or the error.
-
-    A line is the input, as `run` takes it, or a JSON object of the task's fields. Exits 1 when some failed.
-    """
-    lines, bars = Lines(task, inputs, given), Bars()
-    if out is not None:
-        out.open("a").close()  # before anything is paid for
-    try:
-        with Setup.of(ctx).open(bars) as gateway:
-            results = gateway.map(
-                lines, need, meta=meta, max_concurrency=max_concurrency, max_rps=max_rps, journal=journal, progress=bars
-            )
-    finally:
-        bars.close()
-    write_lines((as_line(wire_of(result, task)) for result in results), out)
-    failed = Counter(type(result).__name__ for result in results if isinstance(result, GatewayError))
-    if failed:
-        kinds = ", ".join(f"{number} {name}" for name, number in failed.most_common())
-        raise GatewayError(f"{failed.total()} of {len(results)} requests failed: {kinds}")
 
 
 def replay(

@@ -28,6 +28,7 @@ FIELDS = "The request"
 META = "About the call"
 
 KINDS: Mapping[str, type[Media]] = {"image": Image, "audio": Audio, "file": File}
+NAMED = {"image": "an image, as .png", "audio": "a sound, as .wav", "file": "a known kind of document, as .pdf"}
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -52,6 +53,9 @@ def takes(**sources: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
         return run
 
     return decorate
+
+
+Task = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="chat, embed, generate, or a plugin's own task.")]
 
 
 def amount(text: str) -> float:
@@ -200,8 +204,9 @@ def request_of(task: str, text: str | None, given: Given, *, literal: bool = Fal
 class Lines:
     """The requests in a file, or on standard input for "-": one a line, made when it is asked for.
 
-    A line that is a JSON object has the fields of the task, any other one is the input. A wrong line's error stands in the
-    place of its request. InvalidRequest, before there is a line, for what would be wrong in all of them.
+    A line that begins with "{" is a JSON object of the task's fields, any other one is the input. The error of a wrong line,
+    which says which it is, stands in the place of its request. InvalidRequest, before there is a line, for what would be
+    wrong in all of them.
     """
 
     def __init__(self, task: str, file: str, given: Given) -> None:
@@ -215,13 +220,14 @@ class Lines:
 
     def __iter__(self) -> Iterator[Request[Any] | InvalidRequest]:
         with nullcontext(sys.stdin.buffer) if self._path is None else self._path.open("rb") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 try:
                     yield self._request(line)
                 except InvalidRequest as error:
-                    yield error
+                    yield InvalidRequest(f"line {number}: {error.message}", field=error.field)
                 except OSError as error:  # the line names a file
-                    yield InvalidRequest(f"{error.filename!r}: {error.strerror or type(error).__name__}", field="input")
+                    why = error.strerror or type(error).__name__
+                    yield InvalidRequest(f"line {number}: {error.filename!r}: {why}", field="input")
 
     def __length_hint__(self) -> int:
         if self._path is None or not self._path.is_file():
@@ -231,15 +237,20 @@ class Lines:
 
     def _request(self, line: bytes) -> Request[Any]:
         try:
-            text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            text = line.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise InvalidRequest("the line is not UTF-8 text", field="input") from None
-        sets = _json_or_text(text) if text.lstrip().startswith("{") else text
-        if not isinstance(sets, dict):
+        if not text.lstrip().startswith("{"):
             return request_of(self._task, text, self._given, literal=True)
         if self._given.system or self._given.media:
             what = "a line of JSON is the whole request: a system message, or a file, goes with lines of text only"
             raise InvalidRequest(what, field="system" if self._given.system else "media")
+        try:
+            sets = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            where = f" from column {error.colno} on" if isinstance(error, json.JSONDecodeError) else ""
+            hint = "mend it, or put a text that begins so into a field of one"
+            raise InvalidRequest(f'it begins with "{{" and is no JSON object{where}: {hint}', field="input") from None
         return _made(self._task, _begun(self._task, replace(self._given, sets={**self._given.sets, **sets}))[1])
 
 
@@ -335,7 +346,7 @@ def media_part(path: Path, kind: type[Media]) -> dict[str, Any]:
     name = next(name for name, known in KINDS.items() if known is kind)
     media_type = mimetypes.guess_type(path.name)[0] or ""
     if not media_type or (kind is not File and media_type.partition("/")[0] != name):
-        raise InvalidRequest(f"{str(path)!r}: the name ends like no known {name} file", field=name)
+        raise InvalidRequest(f"{str(path)!r}: its name must end like that of {NAMED[name]}", field=name)
     part = {"type": name, "media_type": media_type, "data": base64.urlsafe_b64encode(path.read_bytes()).decode()}
     return part | ({"name": path.name} if kind is File else {})
 

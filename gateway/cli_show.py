@@ -224,16 +224,6 @@ def differences(recorded: Any, now: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: recorded {one}, now {other}"]
 
 
-def write_lines(lines: Iterable[str], path: Path | None) -> None:
-    """Write lines to a file, or to standard output."""
-    if path is None:
-        for line in lines:
-            print(line)
-        return
-    with path.open("w", encoding="utf-8", errors="replace") as file:
-        file.writelines(line + "\n" for line in lines)
-
-
 class Answer:
     """A reply on its way to standard output; reasoning goes to standard error when it is asked for."""
 

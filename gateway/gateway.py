@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,15 @@ from gateway.card import ANYTHING, ModelCard, Need, check_number
 from gateway.clock import Clock, SystemClock, seeded
 from gateway.config import GatewayConfig, located
 from gateway.decision import Decision
-from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, PluginError, told
+from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, told
 from gateway.events import Event, Observer
 from gateway.hop import House
 from gateway.keys import EnvKey, FileKey, Keys
 from gateway.live import State
 from gateway.otel import JsonLines
-from gateway.plugins import Plugins, load
+from gateway.plugins import Plugins, chosen_state, chosen_transforms, load
 from gateway.policies import builtin_policies
-from gateway.registry import Registry, whose
+from gateway.registry import Registry
 from gateway.remember import recall, snapshot, write
 from gateway.request import Meta, Request, Response
 from gateway.retry import RetryBudget
@@ -35,8 +35,6 @@ from gateway.routes import Routes
 from gateway.routing import Policy
 from gateway.service import ModelService, Progress, Resources, no_progress
 from gateway.settle import unpriced
-from gateway.sqlite import SQLiteState
-from gateway.state import MemoryState, StateStore
 from gateway.stream import Stream
 from gateway.survey import checked, offered
 from gateway.tasks import Chat, ChatResponse
@@ -102,7 +100,7 @@ class AsyncGateway:
         self._observers: list[Observer] = [*app.named("observers").values()]
         if config.events is not None:
             self._observers.append(JsonLines(config.events))
-        chosen, notes = _transforms(app.named("transforms"), config)
+        chosen, notes = chosen_transforms(app.named("transforms"), config)
         stores, keys = app.named("stores"), Keys(app.named("keys"))
         lent = partial(Resources, stores=stores, keys=keys, clock=clock, random=random, progress=progress)
         self._resources = lent(run=self.run)
@@ -114,7 +112,7 @@ class AsyncGateway:
             router=Router(rules.values(), random=random, config=config.policy, knowledge=knowledge, notes=notes),
             transforms=chosen,
             resources=lent(run=self._inside),
-            state=_state(plugins, config, clock),
+            state=chosen_state(plugins, config, clock),
             limits=config.limit,
             routes=Routes(config.route),
             attempt=config.attempt,
@@ -210,19 +208,24 @@ class AsyncGateway:
         max_rps: float | None = None,
         journal: str | Path | None = None,
         progress: Progress | bool = True,
+        each: Callable[[int, R | GatewayError], object] | None = None,
     ) -> list[R | GatewayError]:
         """The answers to many requests, in their order, with the error in the place of each that failed.
 
         Requests are read as they can begin, on this event loop, so there may be any number; at most `max_concurrency` are under
         way, and at most `max_rps` begin in a second. With a `journal`, a file that holds answers, what it answers is not asked
         again: see batch_journal.py. `progress` is a bar on a terminal, or is told how many are done. A GatewayError among the
-        requests is its own result. Closed, a ConfigError of the journal, and what `requests` raises end it all.
+        requests is its own result. Closed, a ConfigError of the journal, and what `requests` or `each` raises end it all.
+
+        All the results are kept and returned. With `each` none is: it is called with the place of a request, from 0, and its
+        result, in their order, as soon as all before it are there; what it returns is awaited if that can be. A slow one holds
+        the batch up, and at most 8 times `max_concurrency` results wait for an earlier one.
         """
         self._check_loop()
         ask = partial(self.run, need=need, meta=meta)
         batch = Batch(
             ask, self._house.clock, need=need, meta=meta, max_concurrency=max_concurrency, max_rps=max_rps, journal=journal,
-            progress=progress,
+            progress=progress, each=each,
         )  # fmt: skip
         return await batch.run(requests)
 
@@ -370,27 +373,3 @@ class AsyncGateway:
             except (Exception, asyncio.CancelledError) as error:
                 # What is raised may quote anything: only its type and place are logged.
                 log.error("observer %r raised %s", observer.name, told(error))
-
-
-def _transforms(installed: Mapping[str, Transform], config: GatewayConfig) -> tuple[list[Transform], tuple[str, ...]]:
-    """The transforms to apply, in order, and a note for each that is installed but left out."""
-    if config.transforms is None:
-        return [installed[name] for name in sorted(installed)], ()
-    for name in config.transforms:
-        if name not in installed:
-            known = ", ".join(sorted(installed)) or "none"
-            raise ConfigError(f"transforms: no transform {name!r} is installed (there are: {known})")
-    left_out = sorted(set(installed) - set(config.transforms))
-    notes = tuple(f"transform {name!r} is installed but left out of `transforms`" for name in left_out)
-    return [installed[name] for name in config.transforms], notes
-
-
-def _state(plugins: Plugins, config: GatewayConfig, clock: Clock) -> StateStore:
-    if len(plugins.states) > 1:
-        names = ", ".join(sorted(name for name, _ in plugins.states))
-        raise PluginError(f"more than one plugin provides a state store: {names}; leave all but one out")
-    if plugins.states and config.state.path is not None:
-        raise ConfigError(f"state.path: {whose(plugins.states[0][0])} provides a state store too; leave one of them out")
-    if config.state.path is not None:
-        return SQLiteState(config.state.path, clock)
-    return plugins.states[0][1] if plugins.states else MemoryState(clock)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from gateway import hookspecs
+from gateway.clock import Clock
 from gateway.config import GatewayConfig, load_config, located
 from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.events import Observer
@@ -22,7 +23,8 @@ from gateway.keys import KeyProvider
 from gateway.registry import whose
 from gateway.routing import Policy
 from gateway.service import ModelService
-from gateway.state import StateStore
+from gateway.sqlite import SQLiteState
+from gateway.state import MemoryState, StateStore
 from gateway.transform import Transform
 from gateway.weights import WeightStore
 
@@ -146,6 +148,31 @@ def _told(error: Exception) -> str:
 def _info(point: EntryPoint) -> PluginInfo:
     dist = point.dist
     return PluginInfo(name=point.name, distribution=dist.name if dist else "", version=dist.version if dist else "")
+
+
+def chosen_transforms(installed: Mapping[str, Transform], config: GatewayConfig) -> tuple[list[Transform], tuple[str, ...]]:
+    """The transforms to apply, in order, and a note for each that is installed but left out."""
+    if config.transforms is None:
+        return [installed[name] for name in sorted(installed)], ()
+    for name in config.transforms:
+        if name not in installed:
+            known = ", ".join(sorted(installed)) or "none"
+            raise ConfigError(f"transforms: no transform {name!r} is installed (there are: {known})")
+    left_out = sorted(set(installed) - set(config.transforms))
+    notes = tuple(f"transform {name!r} is installed but left out of `transforms`" for name in left_out)
+    return [installed[name] for name in config.transforms], notes
+
+
+def chosen_state(plugins: Plugins, config: GatewayConfig, clock: Clock) -> StateStore:
+    """The store of limits: the plugin's, an SQLite file where one is named, or memory. There must not be two."""
+    if len(plugins.states) > 1:
+        names = ", ".join(sorted(name for name, _ in plugins.states))
+        raise PluginError(f"more than one plugin provides a state store: {names}; leave all but one out")
+    if plugins.states and config.state.path is not None:
+        raise ConfigError(f"state.path: {whose(plugins.states[0][0])} provides a state store too; leave one of them out")
+    if config.state.path is not None:
+        return SQLiteState(config.state.path, clock)
+    return plugins.states[0][1] if plugins.states else MemoryState(clock)
 
 
 def _check_names(config: GatewayConfig, infos: Sequence[PluginInfo]) -> None:

@@ -8,34 +8,30 @@ let go, and is raised again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from gateway.batch import Handed
+from gateway.batch import Handed, in_thread
 from gateway.card import ModelCard, Need
 from gateway.decision import Decision
 from gateway.errors import Closed, GatewayError
 from gateway.gateway import AsyncGateway, ModelStatus, Source
+from gateway.loop import Job, Loop
 from gateway.parts import Delta, Restart
 from gateway.request import Meta, Request, Response
 from gateway.service import ModelService, Progress, no_progress
 from gateway.tasks import Chat, ChatResponse
 
 R = TypeVar("R", bound=Response)
-T = TypeVar("T")
 
 BUFFERED_DELTAS = 64
 """How far a stream may run ahead of a slow reader."""
-LET_GO_S = 10.0
-"""How long an interrupted call is waited for."""
 
 
 class Gateway:
@@ -93,12 +89,25 @@ class Gateway:
         max_rps: float | None = None,
         journal: str | Path | None = None,
         progress: Progress | bool = True,
+        each: Callable[[int, R | GatewayError], object] | None = None,
     ) -> list[R | GatewayError]:
-        """See `AsyncGateway.map`. The requests are read in the thread that calls; `progress` is called in another one."""
+        """See `AsyncGateway.map`. The requests are read in the thread that calls; `progress` and `each` are called in others.
+
+        `each` may block: it is called once at a time, and never on the event loop.
+        """
         gateway, loop = self._current()
         handed = Handed(requests)
-        limits: dict[str, Any] = {"max_concurrency": max_concurrency, "max_rps": max_rps}
-        return loop.call(gateway.map(handed, need, meta=meta, journal=journal, progress=progress, **limits), meanwhile=handed)
+        batch = gateway.map(
+            handed,
+            need,
+            meta=meta,
+            max_concurrency=max_concurrency,
+            max_rps=max_rps,
+            journal=journal,
+            progress=progress,
+            each=in_thread(each) if callable(each) else each,
+        )
+        return loop.call(batch, meanwhile=handed)
 
     def explain(self, request: Request[Any], need: Need | None = None, *, meta: Meta | None = None) -> Decision:
         """How this request would be routed now, as a table that prints. Asks no model."""
@@ -238,141 +247,6 @@ class SyncStream(Generic[R]):
     def _notify(self, _: Future[None]) -> None:
         with self._changed:
             self._changed.notify_all()
-
-
-class Job(Generic[T]):
-    """A coroutine on the loop. `ended` has its result, and is done only when it has let go of everything."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
-        self.ended: Future[T] = Future()
-        self._loop = loop
-        self._work = work
-        self._task: asyncio.Task[T] | None = None
-        self._asked = False
-
-    def start(self) -> None:
-        """Begin; called on the loop."""
-        self._task = self._loop.create_task(self._work)
-        self._task.add_done_callback(self._end)
-
-    def cancel(self) -> None:
-        """Cancel it if it is still going, and wait until it has ended."""
-        self._asked = True
-        if not self.ended.done():
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and so has this
-                self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
-            wait([self.ended], timeout=LET_GO_S)
-
-    def abandon(self) -> None:
-        """The loop has ended: if this never began, or never ended, it does so now."""
-        if self._task is None:
-            self._work.close()
-        if not self.ended.done():
-            self.ended.set_exception(Closed("the gateway was closed"))
-
-    def _end(self, task: asyncio.Task[T]) -> None:
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                self.ended.set_exception(error)
-            else:
-                self.ended.set_result(task.result())
-        elif self._asked:
-            self.ended.cancel()
-            self.ended.set_running_or_notify_cancel()
-        else:
-            self.ended.set_exception(Closed("the gateway was closed"))
-
-
-class Loop:
-    """An event loop in a daemon thread, started when first used. Once it has ended it is not used again."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.RLock()  # a finalizer may run in the midst of anything, on this very thread
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._ended = False
-        self._jobs: set[Job[Any]] = set()
-
-    @property
-    def forked(self) -> bool:
-        """True in a process that was forked from the one that made this: the thread is not here."""
-        return self._pid != os.getpid()
-
-    @property
-    def unused(self) -> bool:
-        """True while nothing has been begun: there is nothing to end."""
-        return self._loop is None
-
-    @property
-    def inside(self) -> bool:
-        """True on the loop's own thread, where nothing may wait for the loop."""
-        return self._thread is not None and self._thread is threading.current_thread()
-
-    def begin(self, work: Coroutine[Any, Any, T]) -> Job[T]:
-        """Start a coroutine on the loop, in the caller's context."""
-        if self.inside:
-            work.close()
-            raise Closed("Gateway was called from inside its own event loop: a service asks others with resources.run")
-        with self._lock:
-            if self._ended:
-                work.close()
-                raise Closed("this gateway has been closed")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="gateway loop", daemon=True)
-                self._thread.start()
-            job: Job[T] = Job(self._loop, work)
-            self._jobs.add(job)
-            self._loop.call_soon_threadsafe(job.start)  # which keeps the caller's context variables
-        job.ended.add_done_callback(lambda _: self._jobs.discard(job))
-        return job
-
-    def call(self, work: Coroutine[Any, Any, T], *, meanwhile: Handed[Any] | None = None) -> T:
-        """The coroutine's result. When interrupted it is cancelled, and waited for, before the interrupt goes on.
-
-        `meanwhile` is served in this thread until then.
-        """
-        job: Job[T] | None = None
-        try:
-            job = self.begin(work)
-            if meanwhile is not None:
-                job.ended.add_done_callback(meanwhile.end)
-                meanwhile.serve()
-            return job.ended.result()
-        except BaseException:
-            if job is not None:
-                job.cancel()
-            raise
-
-    def soon(self, callback: Callable[[], object]) -> None:
-        """Run a callback on the loop; nothing happens once the loop has ended."""
-        with self._lock, contextlib.suppress(RuntimeError):
-            if self._loop is not None and not self._ended:
-                self._loop.call_soon_threadsafe(callback)
-
-    def stop(self) -> None:
-        """End the loop and its thread."""
-        with self._lock:
-            self._ended = True
-            loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
-                loop.call_soon_threadsafe(loop.stop)
-            if not self.inside:
-                thread.join(LET_GO_S)
-
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                # The Runner, left with the loop stopped, cancels what is still there and closes generators and loop.
-                runner.get_loop().run_forever()
-        finally:
-            with self._lock:
-                self._ended = True
-            for job in list(self._jobs):
-                job.abandon()
 
 
 def _shut(gateway: AsyncGateway, loop: Loop) -> None:

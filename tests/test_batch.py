@@ -277,6 +277,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"journal": ""}, "journal"),
     ({"progress": "yes"}, "progress"),
     ({"progress": None}, "progress"),
+    ({"each": "print"}, "each"),
     ({"need": "fast"}, "need"),
     ({"meta": {}}, "meta"),
     ({"requests": None}, "requests"),

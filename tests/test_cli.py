@@ -486,16 +486,101 @@ def test_map_gives_a_wrong_line_its_error_in_its_place_and_counts_them_at_the_en
     wrong = "InvalidRequest"
     assert done.returncode == 1
     said = answers(done.stdout)
-    assert said[:5] == ["good", wrong, wrong, wrong, wrong] and said[5].startswith('{"a":') and said[6:] == [wrong, "end"]
-    assert [one["field"] for one in results(done.stdout) if "error" in one] == ["input", "input", "x", "messages", "messages"]
-    assert done.stderr == "error: 5 of 8 requests failed: 5 InvalidRequest\n"
+    assert said == ["good", *[wrong] * 6, "end"]
+    errors = [one for one in results(done.stdout) if "error" in one]
+    assert [one["field"] for one in errors] == ["input", "input", "x", "messages", "input", "messages"]
+    assert [one["message"].partition(":")[0] for one in errors] == [f"line {number}" for number in range(2, 8)]
+    assert done.stderr == "error: 6 of 8 requests failed: 6 InvalidRequest\n"
     (gateway.folder / "in.txt").write_text('a\n{"messages": [{"role": "user", "parts": [{"type": "text", "text": "b"}]}]}\n')
     done = gateway("map", "chat", "in.txt", "--system", "be brief", "--out", "out.jsonl", "-m", "echo")
     assert (done.returncode, done.stdout) == (1, "")
     assert answers((gateway.folder / "out.jsonl").read_text()) == ["a", wrong]
     (gateway.folder / "in.txt").write_text("none.wav\n")
     [line] = results(gateway("map", "transcribe", "in.txt").stdout)
-    assert line["message"] == "'none.wav': No such file or directory"
+    assert line["message"] == "line 1: 'none.wav': No such file or directory"
+
+
+def test_map_sends_no_line_of_broken_json_as_text(gateway: Program) -> None:
+    broken = ["{broken", ' {"messages": [{"role": "us', '{"max_tokens": 1} and more', "{}{}"]
+    whole = '\ufeff{"messages": [{"role": "user", "parts": [{"type": "text", "text": "{whole"}]}]}'
+    (gateway.folder / "in.txt").write_text("\n".join([whole, *broken, "[1", '"as it is"']))
+    done = gateway("map", "chat", "in.txt")
+    assert answers(done.stdout) == ["{whole", *["InvalidRequest"] * 4, "[1", '"as it is"']
+    said = [one["message"] for one in results(done.stdout) if "error" in one]
+    hint = "mend it, or put a text that begins so into a field of one"
+    assert said[0] == f'line 2: it begins with "{{" and is no JSON object from column 2 on: {hint}'
+    assert [one.partition(":")[0] for one in said] == ["line 2", "line 3", "line 4", "line 5"]
+
+
+def test_map_gives_each_answer_before_it_needs_the_next_line(gateway: Program) -> None:
+    command = gateway.command("map", "chat")
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=gateway.folder, env=gateway.env
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for text in ("one", "two", "three"):
+            process.stdin.write(f"{text}\n")
+            process.stdin.flush()
+            assert answers(process.stdout.readline()) == [text]
+        process.stdin.close()
+        assert (process.stdout.read(), process.wait(60)) == ("", 0)
+
+
+def stalling(gateway: Program, server: LoopbackServer, count: int, stall: int) -> None:
+    """So many lines, of which one is never answered by a hosted model."""
+    (gateway.folder / "in.txt").write_text("".join(f"number {n}.\n" for n in range(count)))
+    row = f'name = "hosted"\nbase_url = "{server.url}"\nmodel = "loopback"\ntasks = ["chat"]'
+    gateway.configure(f"[retry]\nattempts = 1\n[[plugin.remote.models]]\n{row}", plugins="demo remote", models="none")
+    server.always(Fault(stall_after=0), when=lambda request: f"number {stall}.".encode() in request.body)
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "out.jsonl"]])
+def test_map_has_written_what_was_answered_when_ctrl_c_ends_it(gateway: Program, out: list[str]) -> None:
+    pytest.importorskip("gateway_remote")
+    with LoopbackServer(answer=lambda body: body["messages"][-1]["content"]) as server:
+        stalling(gateway, server, 300, stall=40)
+        (gateway.folder / "out.jsonl").write_text("of another run\n")
+        command = gateway.command("map", "chat", "in.txt", "--max-concurrency", "2", *out)
+        with subprocess.Popen(
+            command, cwd=gateway.folder, env=gateway.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            server.block_until(lambda server: len(server.requests) == 40 + 8 * 2 and server.in_flight == 1, timeout_s=60)
+            process.send_signal(2)
+            seen, said = process.communicate(timeout=60)
+        assert process.returncode == 130 and len(server.requests) == 40 + 8 * 2  # so far ahead of the one that hangs
+    hint = "with --journal FILE the same command would go on from there"
+    assert said == f"\nbroken off with 40 lines written; {hint}\n"
+    kept = (gateway.folder / "out.jsonl").read_text()
+    assert kept == "of another run\n" if not out else seen == ""
+    assert answers(kept if out else seen) == [f"number {n}." for n in range(40)]
+
+
+def test_map_ends_quietly_and_soon_when_nobody_reads_on(gateway: Program) -> None:
+    pytest.importorskip("gateway_remote")
+    with LoopbackServer(answer=lambda body: body["messages"][-1]["content"]) as server:
+        stalling(gateway, server, 300, stall=-1)
+        command = gateway.command("map", "chat", "in.txt", "--max-concurrency", "2", "--max-rps", "20")
+        with subprocess.Popen(
+            command, cwd=gateway.folder, env=gateway.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert answers(process.stdout.readline()) == ["number 0."]
+            process.stdout.close()
+            assert (process.stderr.read(), process.wait(60)) == ("", 141)
+        assert len(server.requests) < 300
+
+
+def test_map_never_writes_over_what_it_reads(gateway: Program) -> None:
+    (gateway.folder / "in.txt").write_text("one\n")
+    (gateway.folder / "j").touch()
+    over, journal, empty = gateway.each(
+        ["map", "chat", "in.txt", "--out", "./in.txt"], ["map", "chat", "in.txt", "--out", "j", "--journal", "j"],
+        ["map", "chat", os.devnull, "--out", "out.jsonl"],
+    )  # fmt: skip
+    assert over == (2, "", "error: --out is the file of FILE too: give it another\n")
+    assert journal == (2, "", "error: --out is the file of --journal too: give it another\n")
+    assert (gateway.folder / "in.txt").read_text() == "one\n"
+    assert empty == (0, "", "") and (gateway.folder / "out.jsonl").read_text() == ""
 
 
 def test_map_needs_lines_and_shows_a_bar_on_a_terminal_only(gateway: Program) -> None:
@@ -506,6 +591,14 @@ def test_map_needs_lines_and_shows_a_bar_on_a_terminal_only(gateway: Program) ->
     code, seen = gateway.on_terminal("map", "chat", "in.txt", "--max-concurrency", "1", "--out", "out", "--max-rps", "20")
     assert code == 1 and "requests" in seen and "━" in seen and "load loaded" in seen
     assert re.search(r"0/3|1/3|2/3", seen) and seen.endswith("error: 1 of 3 requests failed: 1 InvalidRequest\n")
+    seen_alone = gateway.on_terminal("map", "chat", "in.txt")[1].rpartition("\x1b[")[2]
+    assert seen_alone.count('"chat"') == 2 and '"trace"' in seen_alone  # the bar is wiped before the first of them
+    program = gateway.command
+    gateway.command = lambda *args: ["sh", "-c", 'exec "$@" > piped', "sh", *program(*args)]  # type: ignore[method-assign]
+    code, seen = gateway.on_terminal("map", "chat", "in.txt", "--max-rps", "20")
+    assert code == 1 and "━" in seen and "trace" not in seen
+    assert answers((gateway.folder / "piped").read_text()) == ["one", "two", "InvalidRequest"]
+    gateway.command = program  # type: ignore[method-assign]
     code, seen = gateway.on_terminal("map", "chat", "in.txt", "--out", "out", TERM="dumb")
     assert (code, seen) == (1, "error: 1 of 3 requests failed: 1 InvalidRequest\n")
 
@@ -544,9 +637,11 @@ def test_map_over_the_wire_goes_on_from_its_journal_after_ctrl_c(gateway: Progra
             server.block_until(lambda server: server.in_flight == 1, timeout_s=60)
             process.send_signal(2)
             assert process.stderr is not None
-            assert (process.stderr.read(), process.wait(60)) == ("\n", 130)
-        assert (gateway.folder / "out.jsonl").read_text() == ""
+            said, code = process.stderr.read(), process.wait(60)
+        assert answers((gateway.folder / "out.jsonl").read_text()) == [f"number {n}" for n in range(7)]
         answered = len(results(journal.read_text()))
+        hint = "the same command goes on from there"
+        assert (code, said) == (130, f"\nbroken off; journal 'j' holds {answered} answers: {hint}\n")
         assert answered in (10, 11) and journal.stat().st_mode & 0o777 == 0o600
         server.clear()
         server.always(Fault(status=400), when=lambda request: b"number 7" in request.body)
@@ -618,6 +713,12 @@ ERRORS: list[tuple[list[str], int, str]] = [
     (["run", "chat", "x", "--temperature", "9"], 2, "temperature must be a finite number from 0 to 2, not 9.0"),
     (["run", "chat", "x", "--max-params", "big"], 2, "invalid value for '--max-params': not a number such as"),
     (["run", "chat", "x", "--set", "a"], 2, "--set takes FIELD=VALUE"),
+    (
+        ["run", "chat", "x", "--file", "site/demo_plugin-2.3.dist-info/METADATA"],
+        2,
+        "'site/demo_plugin-2.3.dist-info/METADATA': its name must end like that of a known kind of document, as .pdf",
+    ),
+    (["run", "chat", "x", "--image", "gateway.toml"], 2, "'gateway.toml': its name must end like that of an image, as .png"),
     (["run", "chat", ""], 2, "the input is empty"),
     (["run", "chat"], 2, "the input is empty"),
     (["run", "embed", "-"], 2, "the input is empty"),

@@ -20,8 +20,8 @@ ROOMS = (
     "survey",
     "routing", "policies", "routes", "ranking", "judge", "record", "basis", "router", "replay", "hookspecs", "plugins", "otel",
     "retry", "hop", "settle", "outcome", "journal", "call", "patience", "asking", "stream",
-    "bars", "batch_journal", "batch", "gateway", "sync",
-    "cli_config", "cli_show", "cli_setup", "cli_options", "cli_commands", "cli",
+    "bars", "batch_journal", "batch", "gateway", "loop", "sync",
+    "cli_config", "cli_show", "cli_setup", "cli_options", "cli_map", "cli_commands", "cli",
 )  # fmt: skip
 
 
