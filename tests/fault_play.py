@@ -78,8 +78,6 @@ class Scenario:
     config: Mapping[str, Any] = field(default_factory=dict)
     times: int = 1
     warm: tuple[str, ...] = ()
-    fault: str = ""
-    """What the gateway does wrong here as yet."""
     least_s: float = 0.0
     """It must have waited so long: what Retry-After asked for."""
 

@@ -36,10 +36,7 @@ from fault_wires import WIRES
 from gateway import AsyncGateway, Attempt, Chat, ChatResponse, Meta, Overloaded, Request, Response, Trace
 from gateway.testing import FakeClock, Fault, Scripted
 
-ROWS = [
-    pytest.param(row, id=row.name, marks=[pytest.mark.xfail(strict=True, reason=row.fault)] if row.fault else [])
-    for row in SCENARIOS
-]
+ROWS = [pytest.param(row, id=row.name) for row in SCENARIOS]
 GIVEN_UP = [(moment, way) for moment in MOMENTS for way in moment.ways]
 
 

@@ -55,7 +55,7 @@ def test_a_model_with_a_spare_key_is_asked_again_at_once_and_not_blamed(kind: ty
         other = Scripted("other", quality=0.1, **HOSTED)
         async with gateway(best, other, clock=clock, recorder=recorder) as gw:
             reply = await asked(gw, stream=stream)
-            assert (reply.text, reply.model, reply.trace.cost_usd) == ("Hello", "best", 0.0)
+            assert (reply.text, reply.model, reply.trace.cost_usd) == ("Hello", "best", None)
             found = [(one.model, one.error) for one in reply.trace.attempts]
             assert found == [("best", kind.__name__), ("best", "")]
             assert "one key has to rest" in reply.trace.attempts[0].message

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from gateway.testing.dialect import Asked, Dialect, Spoken, as_event, as_json, said_by
-from gateway.testing.http11 import Request
 from gateway.testing.script import JSON, Refusal, required, tokens
 
 FIELDS = frozenset(
