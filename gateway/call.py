@@ -25,6 +25,7 @@ from gateway.errors import (
     ServiceError,
     TransformFailed,
     told,
+    unfit,
 )
 from gateway.hop import Hop, House
 from gateway.journal import Journal
@@ -281,8 +282,7 @@ class Call:
         try:
             return self.request.accept(restored)
         except Exception as error:
-            # The message of a validation error would quote the reply: only its type is told, the reply is an attribute.
-            message = f"the reply of {name!r} does not fit what was asked for ({type(error).__name__})"
+            message = f"the reply of {name!r} does not fit what was asked for ({unfit(error)})"
             raise BadReply(message, model=name, reply=restored) from None
 
     async def succeed(self, hop: Hop, response: Response) -> Response:

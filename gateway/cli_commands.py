@@ -223,8 +223,8 @@ def run(
     if record is not None and reply.trace is not None and reply.trace.decision is not None:
         write_record(reply.trace.decision, record)
     if out is not None:
-        for path in write_media(reply, out):
-            show_note(f"wrote {path}")
+        for line in write_media(reply, out):
+            show_note(line)
     elif not as_json:
         show_rest(reply)
     show_last_resort(reply)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -317,8 +318,8 @@ def media_of(reply: Response) -> list[Media]:
     return out
 
 
-def write_media(reply: Response, path: Path) -> list[Path]:
-    """Write the reply's media to `path`; the second and later ones get a number before the suffix."""
+def write_media(reply: Response, path: Path) -> list[str]:
+    """Write the reply's media to `path`; the second and later ones get a number before the suffix. A line about each."""
     media = media_of(reply)
     if not media:
         raise GatewayError(f"the reply of {reply.model!r} holds no image, sound or document to write to {str(path)!r}")
@@ -328,7 +329,9 @@ def write_media(reply: Response, path: Path) -> list[Path]:
             raise GatewayError(f"the reply of {reply.model!r} gives its {part.type} as a URL, which is not fetched: {part.url}")
         target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
         target.write_bytes(part.data)
-        written.append(target)
+        # What a model makes is its own choice: a name that says another kind would mislead.
+        usual = (mimetypes.guess_type(target.name)[0] or "").replace("/x-", "/")
+        written.append(f"wrote {target}" + (f", which is {part.media_type}" if usual != part.media_type else ""))
     return written
 
 

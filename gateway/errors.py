@@ -270,6 +270,15 @@ class Closed(GatewayError):
     """The gateway has been closed, or the event loop that it belongs to is gone."""
 
 
+class Misfit(ValueError):
+    """How a reply does not fit what was asked for: which fields, in words that hold nothing of the reply."""
+
+
+def unfit(error: Exception) -> str:
+    """Why a reply is refused. Of an error that is no Misfit only its type: its message might quote the reply."""
+    return str(error) if isinstance(error, Misfit) else type(error).__name__
+
+
 def told(error: BaseException) -> str:
     """An exception by type and place, such as ``KeyError at plugin.py:12``. Its message is left out: it may hold anything."""
     where = traceback.extract_tb(error.__traceback__)

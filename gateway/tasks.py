@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from gateway.card import check_number
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, Misfit
 from gateway.parts import Audio, Citation, Delta, File, Image, Media, Part, Reasoning, Text, ToolCall, ToolResult, deltas_of
 from gateway.request import NOTHING, TEXT_ONLY, Request, Response, Traits, as_tuple, text_bytes
 
@@ -244,7 +246,27 @@ class Chat(Request[ChatResponse]):
             raise ValueError("the parts are no tuple")
         if not isinstance(model, type) or not isinstance(response, ChatResponse) or response.finish == "tool_calls":
             return response
-        return replace(response, parsed=model.model_validate_json(response.text))
+        try:
+            return replace(response, parsed=model.model_validate_json(response.text))
+        except ValidationError as error:
+            raise Misfit(_places(error, _names(self.response_schema))) from None
+
+
+def _names(schema: Any) -> frozenset[str]:
+    """Every property that a schema speaks of."""
+    if isinstance(schema, Mapping):
+        named = schema.get("properties")
+        return frozenset(named if isinstance(named, Mapping) else ()).union(*map(_names, schema.values()))
+    return frozenset().union(*map(_names, schema)) if isinstance(schema, list) else frozenset()
+
+
+def _places(error: ValidationError, names: frozenset[str]) -> str:
+    """Where a text does not fit, and why, in the schema's own words: a key that only the text has is not repeated."""
+    told = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
+        steps = [str(step) if isinstance(step, int) or step in names else "*" for step in fault["loc"]]
+        told.append(f"{'.'.join(steps) or 'the whole'}: {fault['type']}")
+    return "; ".join(told)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -439,11 +439,15 @@ def test_a_task_of_a_plugin_is_run_through_set_and_prints_its_own_fields(gateway
 def test_media_go_to_a_file_and_reasoning_shows_only_when_asked(gateway: Program) -> None:
     gateway.configure(models="thinker echo")
     ask = ["run", "chat", "x", "-m"]
-    written, thought, none = gateway.each(
-        [*ask, "thinker", "--out", "a.png"], [*ask, "thinker", "--show-reasoning"], [*ask, "echo", "--out", "b.png"]
+    written, misnamed, thought, none = gateway.each(
+        [*ask, "thinker", "--out", "a.png"],
+        [*ask, "thinker", "--out", "a.wav"],
+        [*ask, "thinker", "--show-reasoning"],
+        [*ask, "echo", "--out", "b.png"],
     )
     assert (gateway.folder / "a.png").read_bytes() == b"PNG!"
     assert written == (0, "red \x1b[31m\n", "wrote a.png\n")  # a pipe gets what the model wrote
+    assert misnamed[2] == "wrote a.wav, which is image/png\n"
     assert "I ponder." in thought[2] and "I ponder." not in thought[1]
     assert "[image/png, 4 bytes: --out FILE writes it]" in thought[2] and "[cut off at the token limit]" in thought[2]
     assert none == (1, "x\n", "error: the reply of 'echo' holds no image, sound or document to write to 'b.png'\n")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from gateway import (
     AsyncGateway,
@@ -39,6 +40,7 @@ from gateway import (
     Restart,
     Rewrite,
     ServiceCrashed,
+    Text,
     Transform,
     TransformFailed,
     Usage,
@@ -168,6 +170,34 @@ def test_a_reply_that_cannot_answer_the_request_is_a_bad_reply(request_: Any, re
             with pytest.raises(BadReply, match="does not fit what was asked for"):
                 await gw.run(request_)
             assert await in_flight(gw) == 0
+
+    asyncio.run(main())
+
+
+class Town(BaseModel):
+    name: str
+    people: int
+    by_street: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('{"name": "hunter2"}', "people: missing"),
+        ('{"name": 5, "people": "hunter2"}', "name: string_type; people: int_parsing"),
+        ('{"name": "a", "people": 1, "by_street": {"hunter2": "hunter2"}}', "by_street.*: int_parsing"),
+        ("hunter2", "the whole: json_invalid"),
+    ],
+)
+def test_a_reply_of_another_shape_says_where_and_nothing_of_the_reply(said: str, why: str) -> None:
+    async def main() -> None:
+        model = Does("bad", giving(ChatResponse(parts=(Text(said),))), features={"json_schema"})
+        async with AsyncGateway([model]) as gw:
+            with pytest.raises(BadReply) as caught:
+                await gw.run(Chat.ask("Which?", response_format=Town))
+            assert f"does not fit what was asked for ({why})" in str(caught.value)
+            assert "hunter2" not in f"{caught.value!r}{caught.value.attempts}"
+            assert isinstance(caught.value.reply, ChatResponse) and caught.value.reply.text == said
 
     asyncio.run(main())
 
