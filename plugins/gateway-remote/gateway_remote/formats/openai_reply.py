@@ -163,8 +163,9 @@ def reasoning_of(message: Mapping[str, Any], model: str) -> str:
     if thought := string(message.get("reasoning")) or string(message.get("reasoning_content")):
         return thought
     content = message.get("content")
-    thoughts = [part for part in objects(content) if part.get("type") == "thinking"]
-    return "".join(text_of(part.get("thinking"), model) for part in thoughts)
+    if not isinstance(content, list):
+        return ""
+    return "".join(text_of(part.get("thinking"), model) for part in objects(content) if part.get("type") == "thinking")
 
 
 def text_of(content: Any, model: str) -> str:
@@ -184,6 +185,8 @@ def text_of(content: Any, model: str) -> str:
 
 def nothing_else(message: Mapping[str, Any], model: str) -> None:
     """BadReply for what a row's `body` can ask for, and no response has a place for: it must not be lost unseen."""
+    if ELSE.isdisjoint(message):
+        return
     for name in sorted(ELSE):
         if message.get(name):
             raise bad(model, f"the reply holds {name!r}, which is not read: leave it out of the row's `body`")

@@ -7,7 +7,6 @@ from typing import Any
 from gateway import Chat, Delta, Finish
 from gateway_remote.formats.api import Heard
 from gateway_remote.formats.openai_reply import (
-    ELSE,
     chat_finish,
     citation_of,
     logprobs_of,
@@ -62,6 +61,9 @@ class ChatStream(ChatReader):
         return chat_finish(wire, bool(self._calls), not self._parts, self._model)
 
     def _add(self, delta: dict[str, Any], out: list[Delta]) -> None:
+        if len(delta) == 1 and isinstance(text := delta.get("content"), str):  # nearly all of them are no more
+            self._text(text, out)
+            return
         if thought := reasoning_of(delta, self._model):
             if self._reasoning_part is None:
                 self._reasoning_part = self._next_part()
@@ -69,12 +71,8 @@ class ChatStream(ChatReader):
         text = text_of(content, self._model) if (content := delta.get("content")) else ""
         if refusal := delta.get("refusal"):
             text, self._refused = text + text_of(refusal, self._model), True
-        if not ELSE.isdisjoint(delta):
-            nothing_else(delta, self._model)
-        if text:
-            if self._text_part is None:
-                self._text_part = self._next_part()
-            out.append(Delta(text, self._text_part))
+        nothing_else(delta, self._model)
+        self._text(text, out)
         if annotations := delta.get("annotations"):
             for each in objects(annotations):
                 out.append(Delta("", self._next_part(), "whole", whole=citation_of(each)))
@@ -82,6 +80,12 @@ class ChatStream(ChatReader):
             if not isinstance(calls, list):
                 raise broken(self._model, "tool_calls is no list")
             out.extend(self._call(call) for call in calls)
+
+    def _text(self, text: str, out: list[Delta]) -> None:
+        if text:
+            if self._text_part is None:
+                self._text_part = self._next_part()
+            out.append(Delta(text, self._text_part))
 
     def _call(self, wire: Any) -> Delta:
         if not isinstance(wire, dict):
