@@ -223,6 +223,8 @@ def in_thread(each: Each) -> Each:
             await asyncio.shield(call)
         except asyncio.CancelledError:
             await asyncio.wait([call])
+            if not call.cancelled():
+                call.exception()  # it has been seen: whoever cancels has no use for it
             raise
 
     return told

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from gateway.card import check_number
 from gateway.errors import InvalidRequest, Misfit
@@ -265,7 +266,9 @@ def _places(error: ValidationError, names: frozenset[str]) -> str:
     told = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False)[:3]:
         steps = [str(step) if isinstance(step, int) or step in names else "*" for step in fault["loc"]]
-        told.append(f"{'.'.join(steps) or 'the whole'}: {fault['type']}")
+        # A validator of the caller's own may name its fault as it likes.
+        kind = fault["type"] if fault["type"] in get_args(ErrorType) else "refused"
+        told.append(f"{'.'.join(steps) or 'the whole'}: {kind}")
     return "; ".join(told)
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
+from pydantic_core import PydanticCustomError
 
 from gateway import (
     AsyncGateway,
@@ -179,6 +180,13 @@ class Town(BaseModel):
     people: int
     by_street: dict[str, int] = {}
 
+    @field_validator("name")
+    @classmethod
+    def no_canary(cls, value: str) -> str:
+        if value == "canary":
+            raise PydanticCustomError(f"said_{value}", "no canary")  # type: ignore[arg-type]
+        return value
+
 
 @pytest.mark.parametrize(
     ("said", "why"),
@@ -187,6 +195,7 @@ class Town(BaseModel):
         ('{"name": 5, "people": "hunter2"}', "name: string_type; people: int_parsing"),
         ('{"name": "a", "people": 1, "by_street": {"hunter2": "hunter2"}}', "by_street.*: int_parsing"),
         ("hunter2", "the whole: json_invalid"),
+        ('{"name": "canary", "people": 1}', "name: refused"),
     ],
 )
 def test_a_reply_of_another_shape_says_where_and_nothing_of_the_reply(said: str, why: str) -> None:

@@ -70,7 +70,7 @@ STATUS_OF = {
 UNTAKEN = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
 NOT_TAKEN = "; an option that this model never takes belongs into `refuses` of its row"
 """What `UNTAKEN` says, and what to do about it."""
-FIELD = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]{1,3}))*")
+FIELD = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]{1,3})|\[[0-9]{1,3}\])*")
 """The name of a field as it may be repeated; a key would have more digits."""
 NEVER_CURED = frozenset({501, 505})
 """Of the provider's own failures those that asking again cannot mend: it does not know the call, or this HTTP."""
@@ -161,7 +161,7 @@ def _kind(status: int, codes: list[str], param: str) -> tuple[type[ServiceError]
     if status in (401, 403) or (status == 400 and found & DENIED):
         return Denied, "the key is missing, wrong, or may not use this model: check api_key"
     if status in (400, 422):
-        where = f": {param}" if FIELD.fullmatch(param) else ""
+        where = f": {param}" if param else ""
         return Rejected, f"the provider calls the request invalid{where}{NOT_TAKEN if found & UNTAKEN else ''}"
     if status == 408 or "deadline_exceeded" in found:
         return AttemptTimeout, "the provider gave up waiting"
@@ -196,7 +196,7 @@ def _facts(payload: Any) -> dict[str, Any]:
     ]
     return {
         "codes": [code for value in values if (code := _identifier(value))],
-        "param": _identifier(inner.get("param")),
+        "param": param if isinstance(param := inner.get("param"), str) and FIELD.fullmatch(param) else "",
         "tokens": _count(inner.get("n_prompt_tokens")),
         "context": _count(inner.get("n_ctx")),
         "wait_s": _told_wait_s(inner),

@@ -196,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
             kind = name.lower()
             if kind in (b"content-length", b"transfer-encoding"):
                 self._until_the_end = False
-                if kind == b"transfer-encoding" and value.lower() != b"chunked":
+                if kind == b"transfer-encoding" and value.strip().lower() != b"chunked":
                     self._end(Lost("reply", "transfer-encoding is not one that was asked for"))
         self._head = self._lost is None
 

@@ -95,18 +95,19 @@ class Unpacking:
 
     def more(self) -> bytes:
         """The next plain bytes; b"" when more must be fed."""
-        if not self._packed:
-            return b""
-        try:
-            plain = self._inflate.decompress(self._packed, STEP_BYTES)
-        except zlib.error:
-            raise Lost("reply", "content-encoding is broken") from None
+        plain = b""
+        while self._packed and not plain:
+            if self._inflate.eof:  # another member (RFC 1952, 2.2)
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                plain = self._inflate.decompress(self._packed, STEP_BYTES)
+            except zlib.error:
+                raise Lost("reply", "content-encoding is broken") from None
+            # Zeros after the last member are padding, as gzip itself takes them.
+            self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data.lstrip(b"\0")
         self._out += len(plain)
         if self._out > STEP_BYTES + MOST_TIMES * self._in:
             raise Lost("reply", "content-encoding hides too much")
-        self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data
-        if self._packed and self._inflate.eof:  # another member (RFC 1952, 2.2)
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         return plain
 
     def end(self) -> bytes:

@@ -63,6 +63,10 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def at(self, place: int) -> Key:
+        """One of them, whether it rests or not."""
+        return self._keys[place]
+
     def take(self, now: float, model: str) -> Key:
         """The key that has not been used for longest. When all of several rest, an error that says how long, and why.
 

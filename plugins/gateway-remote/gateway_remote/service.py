@@ -186,9 +186,9 @@ class RemoteModel(ModelService):
         """A line about the endpoint, which is asked for its models. ServiceError when it does not answer."""
         host, name = self.row.host, self.row.served_model
         try:
-            listed = await self._listed(resources)
-            for _ in range(len(self._keys) - 1):  # they are taken in turn: each once
-                await self._listed(resources)
+            listed = await self._listed(resources, 0)
+            for place in range(1, len(self._keys)):
+                await self._listed(resources, place)
         except ModelMissing:
             if self.row.hint:
                 raise
@@ -309,14 +309,14 @@ class RemoteModel(ModelService):
             if answer is not None:
                 await answer.aclose()
 
-    async def _listed(self, resources: Resources) -> list[Offer]:
-        """Every model that the endpoint lists, page by page."""
+    async def _listed(self, resources: Resources, place: int | None = None) -> list[Offer]:
+        """Every model that the endpoint lists, page by page; to the key at that place, or to one that is awake."""
         link = self._link
         if link is None:
             link = await asyncio.to_thread(self._open, resources)
         wire, out, path = self.row.wire, list[Offer](), self.row.wire.models
         try:
-            key = self._key()
+            key = self._key() if place is None else self._keys.at(place)
             for _ in range(MOST_PAGES):
                 headers = self._headers.of(key.ref, "application/json")
                 answer, reply = await self._ask(link, "GET", path, headers, b"", self.row.limits.between_s)

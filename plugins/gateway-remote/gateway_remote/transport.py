@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 30.0
 SPARE = 100
-MAX_BODY_BYTES = 128 << 20
+MAX_BODY_BYTES = 256 << 20
 MAX_ERROR_BODY_BYTES = 256 << 10
 ERROR_BODY_S = 5.0
 """How long the body of an error is waited for: its status alone says the most."""

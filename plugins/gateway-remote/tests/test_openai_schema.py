@@ -89,6 +89,12 @@ def test_what_cannot_be_held_to_is_sent_as_it_is() -> None:
     assert body["response_format"]["json_schema"] == {"name": "Counted", "schema": written, "strict": False}
 
 
+@pytest.mark.parametrize("ref", ["#", "#/nowhere/X", "https://x.example/schema.json", "#/title/x"])
+def test_a_reference_that_leads_nowhere_is_left_as_it_is(ref: str) -> None:
+    schema = {"type": "object", "title": "T", "properties": {"a": {"$ref": ref, "description": "d"}}}
+    assert closed(schema, schema)["properties"]["a"] == {"$ref": ref, "description": "d"}
+
+
 def test_a_class_that_holds_itself_has_an_end() -> None:
     schema = Inward.model_json_schema()
     assert closed(schema, schema)["properties"]["inner"] == {"$ref": "#/$defs/Inward"}

@@ -72,8 +72,9 @@ def test_each_status_and_code_is_one_kind_of_error(status: int, error: dict[str,
 
 
 def test_a_request_that_is_called_invalid_names_the_field() -> None:
-    assert str(fail(400, param="messages.0.content")).endswith("calls the request invalid: messages.0.content")
-    for param in ("sk-4711abc", PROMPT, "messages[0].hunter2", {"a": 1}):
+    for field in ("messages.0.content", "messages[0].content", "tools[0].function.name"):
+        assert str(fail(400, param=field)).endswith(f"calls the request invalid: {field}")
+    for param in ("sk-4711abc", PROMPT, "messages[0].hunter2-a", {"a": 1}):
         assert str(fail(400, param=param)).endswith("calls the request invalid")
     untaken = fail(400, code="unsupported_parameter", param="max_tokens")
     assert "invalid: max_tokens; an option that this model never takes belongs into `refuses`" in str(untaken)

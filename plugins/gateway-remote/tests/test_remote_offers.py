@@ -104,6 +104,8 @@ def test_a_check_tries_each_key_and_names_the_one_that_is_refused(
             await model.check(resources())
         keys = [request.headers["authorization"] for request in server.requests]
         assert keys == ["Bearer one", "Bearer two"]
+        with pytest.raises(Denied):  # though that key is to rest: a check is asked for now
+            await model.check(resources())
 
     asyncio.run(whole())
 

@@ -105,6 +105,15 @@ def test_what_a_row_s_body_says_stays_beside_what_a_request_says(api: Any) -> No
     assert sent["tools"][0] == RUN_BY_THE_PROVIDER and len(sent["tools"]) == 2 and "look" in json.dumps(sent["tools"][1])
 
 
+def test_a_shape_that_a_row_s_body_gives_is_replaced_and_not_mixed() -> None:
+    given = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}
+    wanted = {"type": "object", "properties": {"b": {"type": "string"}}}
+    gemini = ModelRow(name="m", base_url="http://h", api="gemini", body={"generationConfig": {"responseJsonSchema": given}})
+    request = Chat.ask("Hi", response_format=wanted)
+    sent = json.loads(gemini.wire.routes[Chat].encode(request, gemini, False).body)
+    assert sent["generationConfig"]["responseJsonSchema"] == wanted
+
+
 def test_a_stream_asks_for_its_usage() -> None:
     sent = body(Chat.ask("Hi"), stream=True)
     assert sent["stream"] is True and sent["stream_options"] == {"include_usage": True}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gateway_remote.formats.api import Heard, api_named
 
-from gateway import BadReply, Chat, ContentFiltered, Reasoning, ServiceError, Text, Tool
+from gateway import BadReply, Chat, ContentFiltered, Reasoning, ServiceError, Text, Tool, ToolCall
 
 ASKED = Chat.ask("Hi", tools=(Tool(name="f"),))
 
@@ -64,6 +64,8 @@ WHOLE: dict[str, tuple[str, Any]] = {
     "an item's text": ("openai-responses", said([{"type": "output_text", "text": 5}])),
     "another tool's call": ("openai-responses", responses({"type": "custom_tool_call", "name": "f", "input": "x"})),
     "a wish to be allowed": ("openai-responses", responses({"type": "mcp_approval_request", "name": "f"})),
+    "an item of no kind": ("openai-responses", responses({"content": "hi"})),
+    "a part of an unknown kind in responses": ("openai-responses", said([{"type": "hologram", "text": "hi"}])),
     "a picture": ("openai-responses", responses({"type": "image_generation_call", "result": "AAAA"})),
 }
 STREAMED: dict[str, tuple[str, list[Any]]] = {
@@ -76,6 +78,8 @@ STREAMED: dict[str, tuple[str, list[Any]]] = {
     "anthropic's thought": ("anthropic", block({"type": "thinking_delta", "thinking": 5}, "thinking")),
     "anthropic's arguments": ("anthropic", block({"type": "input_json_delta", "partial_json": {}}, "tool_use")),
     "a text for anthropic's delta": ("anthropic", block("hi")),
+    "anthropic's delta of no kind": ("anthropic", block({"text": "hi"})),
+    "anthropic's block of no kind": ("anthropic", block({"type": "text_delta", "text": "hi"}, "")),
     "no call of anthropic's": ("anthropic", [{"type": "message_delta", "delta": {"stop_reason": "tool_use"}}]),
     "gemini's number": ("gemini", [gemini([{"text": 5}])]),
     "a number of responses": ("openai-responses", [{"type": "response.output_text.delta", "delta": 5}]),
@@ -122,6 +126,19 @@ def test_thoughts_among_the_content_are_read_as_mistral_sends_them() -> None:
     assert decoded("openai", openai({"content": content})).parts == (Reasoning("hm"), Text("Hi"))
     thought = piece({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]})
     assert read("openai", [thought, piece({"content": "Hi"}), piece({}, "stop")]).parts == (Reasoning("hm"), Text("Hi"))
+
+
+def test_thoughts_among_the_content_are_read_as_databricks_sends_them() -> None:
+    content = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, {"type": "text", "text": "Hi"}]
+    assert decoded("openai", openai({"content": content})).parts == (Reasoning("hm"), Text("Hi"))
+
+
+def test_a_call_that_is_told_again_as_of_old_is_told_once() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    twice = {"content": None, "tool_calls": [call], "function_call": {"name": "f", "arguments": "{}"}}
+    assert decoded("openai", openai(twice, "tool_calls")).parts == (ToolCall("c", "f", "{}"),)
+    streamed = piece({"tool_calls": [{"index": 0, **call}], "function_call": {"name": "f", "arguments": "{}"}})
+    assert read("openai", [streamed, piece({}, "tool_calls")]).parts == (ToolCall("c", "f", "{}"),)
 
 
 FILTERED = {

@@ -84,6 +84,11 @@ class MessageStream(ChatReader):
             raise broken(self._model, f"an event of the stream holds no {name}")
         return value
 
+    def _kind(self, wire: dict[str, Any]) -> str:
+        if not (kind := string(wire.get("type"))):
+            raise broken(self._model, "a part of the stream does not say what it is")
+        return kind
+
     def _block(self, chunk: dict[str, Any]) -> _Block:
         block = self._blocks.get(self._index(chunk))
         if block is None:
@@ -93,7 +98,7 @@ class MessageStream(ChatReader):
     def _begin(self, at: int, wire: dict[str, Any], out: list[Delta]) -> None:
         if at in self._blocks:
             raise broken(self._model, "a block of the stream begins twice")
-        block = self._blocks[at] = _Block(string(wire.get("type")))
+        block = self._blocks[at] = _Block(self._kind(wire))
         match block.kind:
             case "text":
                 block.citations += objects(wire.get("citations"))
@@ -112,7 +117,7 @@ class MessageStream(ChatReader):
                 out.append(Delta("", block.part, "tool_call", id, name))
 
     def _more(self, block: _Block, delta: dict[str, Any], out: list[Delta]) -> None:
-        match block.kind, delta.get("type"):
+        match block.kind, self._kind(delta):
             case "text", "text_delta":
                 self._text(block, said(delta.get("text"), self._model), out)
             case "text", "citations_delta":

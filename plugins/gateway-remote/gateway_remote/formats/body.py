@@ -68,10 +68,17 @@ class Body:
             if value is not None:
                 self.fields[names[option]] = value
 
-    def beside(self, name: str, ours: Mapping[str, Any]) -> None:
-        """Send an object under this name, with what the row's `body` has in the same place; ours goes before it."""
+    def beside(self, name: str, ours: dict[str, Any], *, within: str = "") -> None:
+        """Send an object under this name, with what the row's `body` has in the same place; ours goes before it.
+
+        So does the one that is called `within` in it.
+        """
         given = self._row.body.get(name)
-        self.fields[name] = _over(given, ours) if isinstance(given, Mapping) else ours
+        if isinstance(given, Mapping):
+            if within in ours and isinstance(given.get(within), Mapping):
+                ours = {**ours, within: {**given[within], **ours[within]}}
+            ours = {**given, **ours}
+        self.fields[name] = ours
 
     def tools(self, ours: list[Any]) -> None:
         """Send these tools, after those of the row's `body`, which the provider runs itself."""
@@ -112,15 +119,6 @@ class Body:
     def _rest(self) -> None:
         for option in self.left:
             self.refuse(option, "this API has no such option")
-
-
-def _over(given: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Ours over what is given, in objects within them too."""
-    out = {**given, **ours}
-    for name, value in ours.items():
-        if isinstance(value, Mapping) and isinstance(below := given.get(name), Mapping):
-            out[name] = _over(below, value)
-    return out
 
 
 @lru_cache(maxsize=64)

@@ -57,7 +57,7 @@ def chat_body(request: Chat, row: ModelRow, stream: bool) -> Sending:
     if body.take("parallel_tool_calls") is False:
         body.refuse("parallel_tool_calls", "this API cannot hold a model to one call a turn")
     if settings:
-        body.beside("generationConfig", settings)
+        body.beside("generationConfig", settings, within="thinkingConfig")
     return body.sending(f"/{_path(row)}:streamGenerateContent?alt=sse" if stream else f"/{_path(row)}:generateContent")
 
 

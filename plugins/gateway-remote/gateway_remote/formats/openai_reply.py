@@ -48,6 +48,8 @@ FINISHES: Mapping[str, Finish] = {
     "tool_calls": "tool_calls", "tool_call": "tool_calls", "function_call": "tool_calls",
     "content_filter": "filter", "refusal": "filter", "safety": "filter",
 }  # fmt: skip
+TEXTS = {"text": "text", "output_text": "text", "summary_text": "text", "refusal": "refusal"}
+"""Kinds of parts of a content that are text, and under which name."""
 ELSE = frozenset({"audio", "images", "function_call"})
 """What a message may hold beside its text, its thoughts and its calls."""
 
@@ -159,26 +161,26 @@ def usage_of(wire: Any) -> Usage | None:
 
 
 def reasoning_of(message: Mapping[str, Any], model: str) -> str:
-    """What the model thought, by either of the two names that servers have for it, or among its content as Mistral has it."""
+    """What the model thought, by either of the two names that servers have for it, or in its content (Mistral, Databricks)."""
     if thought := string(message.get("reasoning")) or string(message.get("reasoning_content")):
         return thought
     content = message.get("content")
     if not isinstance(content, list):
         return ""
-    return "".join(text_of(part.get("thinking"), model) for part in objects(content) if part.get("type") == "thinking")
+    thoughts = [part for part in objects(content) if part.get("type") in ("thinking", "reasoning")]
+    return "".join(text_of(part.get("thinking") or part.get("summary"), model) for part in thoughts)
 
 
 def text_of(content: Any, model: str) -> str:
     """The text of a message's content: a string, or a list of parts as some servers send it."""
     if content is None or isinstance(content, str):
         return content or ""
-    kinds = {"text": "text", "output_text": "text", "refusal": "refusal"}
     out = []
     for part in each_said(content, model):
         kind = string(part.get("type"))
-        if kind in kinds:
-            out.append(said(part.get(kinds[kind]), model))
-        elif kind not in ("thinking", "reference"):
+        if kind in TEXTS:
+            out.append(said(part.get(TEXTS[kind]), model))
+        elif kind not in ("thinking", "reasoning", "reference"):
             raise bad(model, "the reply holds a part of a kind that is not read")
     return "".join(out)
 
@@ -188,7 +190,8 @@ def nothing_else(message: Mapping[str, Any], model: str) -> None:
     if ELSE.isdisjoint(message):
         return
     for name in sorted(ELSE):
-        if message.get(name):
+        # Some servers tell a call a second time, as it was told of old.
+        if message.get(name) and not (name == "function_call" and message.get("tool_calls")):
             raise bad(model, f"the reply holds {name!r}, which is not read: leave it out of the row's `body`")
 
 

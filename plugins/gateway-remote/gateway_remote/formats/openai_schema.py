@@ -43,7 +43,10 @@ def closed(schema: Any, root: Mapping[str, Any], within: tuple[str, ...] = ()) -
         if ref in within:  # it holds itself: there is no end to writing it out
             return {"$ref": ref}
         for step in ref.removeprefix("#/").split("/"):
-            named = named[step]
+            below = named.get(step)
+            if not isinstance(below, Mapping):  # it leads out of here
+                return schema
+            named = below
         return closed({**named, **out}, root, (*within, ref))
     if out.get("type") == "object":
         out.setdefault("additionalProperties", False)

@@ -128,6 +128,8 @@ class Output:
         """A whole content part of a message."""
         refusal = wire.get("type") == "refusal"
         if not refusal and wire.get("type") != "output_text":
+            if wire.get("type") not in ("reasoning_text", "summary_text"):  # those are told by events of their own
+                raise bad(self._model, "the reply holds a part of a kind that is not read")
             return
         whole = said(wire.get("refusal" if refusal else "text"), self._model)
         had = self._growing.get(("text", at, content))
@@ -161,6 +163,10 @@ class Output:
                     yield from self.arguments(at, call.rest(arguments_of(item.get("arguments"))))
             case str(kind) if kind in ELSE:
                 raise bad(self._model, f"the reply holds a {kind}, which is not read: leave its tool out of the row's `body`")
+            case str():
+                pass
+            case _:
+                raise broken(self._model, "an item of the reply does not say what it is")
 
     def finish(self, wire: str) -> Finish:
         """Why the reply ended. A ServiceError when that is a failure, or when a filter has left nothing of it."""
