@@ -28,7 +28,7 @@ class FromConnection:
         self._packed = b""
         self._unpacking: Unpacking | None = None
         for name, value in connection.headers:
-            if len(name) == LENGTH and name.lower() == ENCODING and value.lower() != b"identity":
+            if len(name) == LENGTH and name.lower() == ENCODING and value.strip().lower() != b"identity":
                 self._packed += value.strip().lower()  # two of them make a name that is not known
 
     async def read(self) -> bytes:
@@ -97,14 +97,16 @@ class Unpacking:
         """The next plain bytes; b"" when more must be fed."""
         plain = b""
         while self._packed and not plain:
-            if self._inflate.eof:  # another member (RFC 1952, 2.2)
-                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            if self._inflate.eof:
+                self._packed = self._packed.lstrip(b"\0")  # padding, as gzip itself takes it
+                if not self._packed:
+                    break
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # another member (RFC 1952, 2.2)
             try:
                 plain = self._inflate.decompress(self._packed, STEP_BYTES)
             except zlib.error:
                 raise Lost("reply", "content-encoding is broken") from None
-            # Zeros after the last member are padding, as gzip itself takes them.
-            self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data.lstrip(b"\0")
+            self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data
         self._out += len(plain)
         if self._out > STEP_BYTES + MOST_TIMES * self._in:
             raise Lost("reply", "content-encoding hides too much")

@@ -170,7 +170,7 @@ class OverAsyncio:
             over = await loop.start_tls(transport, protocol, self._context, server_hostname=host)
             if over is None:  # closed meanwhile
                 raise ConnectionResetError
-        except BaseException:
+        except BaseException:  # asyncio has closed it by itself, but for that
             transport.abort()
             raise
         protocol.connection_made(over)

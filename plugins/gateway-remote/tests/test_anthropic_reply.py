@@ -145,10 +145,16 @@ def test_the_finish_is_one_of_ours(wire: Any, finish: str) -> None:
     assert decoded({**message(text("a")), "stop_reason": wire}).finish == finish
 
 
-@pytest.mark.parametrize("wire", [None, "tool_use", 5])
-def test_a_reply_that_does_not_say_how_it_ends_or_lacks_the_call_it_ends_for_is_refused(wire: Any) -> None:
+@pytest.mark.parametrize("wire", [None, 5])
+def test_a_reply_that_does_not_say_how_it_ends_is_refused(wire: Any) -> None:
     with pytest.raises(BadReply):
         decoded({**message(text("a")), "stop_reason": wire})
+
+
+def test_a_reply_that_lacks_the_call_it_ends_for_is_refused_unless_it_says_something() -> None:
+    assert decoded({**message(text("a")), "stop_reason": "tool_use"}).finish == "stop"
+    with pytest.raises(BadReply):
+        decoded({**message(), "stop_reason": "tool_use"})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gateway_remote.formats.openai_responses import chat_body as responses_body
 from gateway_remote.formats.openai_schema import closed, strict_schema
 from openai.lib._parsing._completions import type_to_response_format_param
 from openai.lib._pydantic import to_strict_json_schema
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from gateway import Chat
 
@@ -87,6 +87,15 @@ def test_what_cannot_be_held_to_is_sent_as_it_is() -> None:
     written = Counted.model_json_schema()
     body = json.loads(chat_body(Chat.ask("Where?", response_format=written), ROW, False).body)
     assert body["response_format"]["json_schema"] == {"name": "Counted", "schema": written, "strict": False}
+
+
+def test_a_class_that_would_grow_out_of_all_bounds_is_sent_as_it_is() -> None:
+    below: type[BaseModel] = Counted
+    for at in range(14):
+        described: Any = {name: (below, Field(description=name)) for name in ("one", "two")}
+        below = create_model(f"Level{at}", **described)
+    wanted = sent(below)["json_schema"]
+    assert wanted["strict"] is False and wanted["schema"] == below.model_json_schema()
 
 
 @pytest.mark.parametrize("ref", ["#", "#/nowhere/X", "https://x.example/schema.json", "#/title/x"])

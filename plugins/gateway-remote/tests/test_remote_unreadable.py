@@ -72,7 +72,7 @@ STREAMED: dict[str, tuple[str, list[Any]]] = {
     "a number": ("openai", [piece({"content": 5}), piece({}, "stop")]),
     "a text for a delta": ("openai", [piece("hi"), piece({}, "stop")]),
     "a message for a delta": ("openai", [openai({"content": "hi"})]),
-    "no call": ("openai", [piece({"content": "hi"}), piece({}, "tool_calls")]),
+    "no call": ("openai", [piece({}), piece({}, "tool_calls")]),
     "sound": ("openai", [piece({"audio": {"data": "AAAA"}}), piece({}, "stop")]),
     "anthropic's number": ("anthropic", block({"type": "text_delta", "text": 5})),
     "anthropic's thought": ("anthropic", block({"type": "thinking_delta", "thinking": 5}, "thinking")),
@@ -139,6 +139,24 @@ def test_a_call_that_is_told_again_as_of_old_is_told_once() -> None:
     assert decoded("openai", openai(twice, "tool_calls")).parts == (ToolCall("c", "f", "{}"),)
     streamed = piece({"tool_calls": [{"index": 0, **call}], "function_call": {"name": "f", "arguments": "{}"}})
     assert read("openai", [streamed, piece({}, "tool_calls")]).parts == (ToolCall("c", "f", "{}"),)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"index": 0, "delta": None, "message": None, "finish_reason": "stop"},
+        {"index": 0, "delta": [], "finish_reason": "stop"},
+        {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"},
+    ],
+)
+def test_a_last_chunk_that_adds_nothing_may_have_any_form(end: Any) -> None:
+    assert read("openai", [piece({"content": "Hi"}), {"choices": [end]}]).parts == (Text("Hi"),)
+
+
+def test_what_a_message_names_and_does_not_hold_is_not_there() -> None:
+    nothing = {"function_call": {"name": None, "arguments": ""}, "audio": {"id": None}, "images": []}
+    assert decoded("openai", openai({"content": "Hi", **nothing})).parts == (Text("Hi"),)
+    assert decoded("openai", openai({"content": "Hi"}, "tool_calls")).finish == "stop"
 
 
 FILTERED = {

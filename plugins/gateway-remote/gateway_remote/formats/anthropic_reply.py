@@ -88,7 +88,9 @@ def message_finish(wire: Any, has_calls: bool, empty: bool, model: str) -> Finis
     if finish == "filter" and empty:
         raise ContentFiltered(f"model {model!r}: the provider refuses this content", model=model)
     if finish == "tool_calls" and not has_calls:
-        raise broken(model, "the reply ends for the sake of a tool call, and holds none")
+        if empty:
+            raise broken(model, "the reply ends for the sake of a tool call, and holds none")
+        return "stop"
     return "tool_calls" if finish == "stop" and has_calls else finish
 
 

@@ -143,7 +143,9 @@ def chat_finish(wire: Any, has_calls: bool, empty: bool, model: str) -> Finish:
     if finish == "filter" and empty:
         raise ContentFiltered(f"model {model!r}: the provider's filter has left nothing of the reply", model=model)
     if finish == "tool_calls" and not has_calls:
-        raise broken(model, "the reply ends for the sake of a tool call, and holds none")
+        if empty:
+            raise broken(model, "the reply ends for the sake of a tool call, and holds none")
+        return "stop"
     return "tool_calls" if finish == "stop" and has_calls else finish
 
 
@@ -190,9 +192,11 @@ def nothing_else(message: Mapping[str, Any], model: str) -> None:
     if ELSE.isdisjoint(message):
         return
     for name in sorted(ELSE):
-        # Some servers tell a call a second time, as it was told of old.
-        if message.get(name) and not (name == "function_call" and message.get("tool_calls")):
-            raise bad(model, f"the reply holds {name!r}, which is not read: leave it out of the row's `body`")
+        value = message.get(name)
+        # Some servers tell a call a second time, as it was told of old; and some name all that there is none of.
+        empty = not any(value.values()) if isinstance(value, dict) else not value
+        if not empty and not (name == "function_call" and message.get("tool_calls")):
+            raise bad(model, f"the reply holds {name!r}, which is not read: a row's `body` must not ask for it")
 
 
 def citation_of(wire: Mapping[str, Any]) -> Citation:

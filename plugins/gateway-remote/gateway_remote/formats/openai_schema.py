@@ -7,10 +7,12 @@ as it is; and one that the server could not hold to strictly is sent to be follo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway import Chat
 from gateway_remote.formats.blocks import schema_name
+from gateway_remote.jsonbytes import dumps
 
 KEYWORDS = frozenset(
     {
@@ -22,18 +24,34 @@ KEYWORDS = frozenset(
 """What a schema may use under ``"strict": true`` (OpenAI, "Structured outputs", "Supported schemas")."""
 
 
+MOST_TIMES = 4
+"""A schema is closed only where it grows by no more: references with a word beside them are written out."""
+DEEPEST = 6
+"""So many of them are written out within each other."""
+
+
 def schema_of(request: Chat) -> dict[str, Any]:
     """The shape of the answer, with a name, and whether the server is to hold to it strictly."""
-    schema = request.response_schema or {}
-    if isinstance(request.response_format, type) and strict_schema(tight := closed(schema, schema)):
-        schema = tight
+    shape: Any = request.response_format
+    schema = _of_class(shape) if isinstance(shape, type) else request.response_schema or {}
     return {"name": schema_name(request), "schema": schema, "strict": strict_schema(schema)}
+
+
+@lru_cache(maxsize=128)
+def _of_class(model: Any) -> Mapping[str, Any]:
+    """The schema of a class, closed where a server can then hold to it and where it does not grow out of all bounds by that."""
+    schema: Mapping[str, Any] = model.model_json_schema()
+    try:
+        tight = closed(schema, schema)
+    except RecursionError:
+        return schema
+    return tight if strict_schema(tight) and len(dumps(tight)) <= MOST_TIMES * len(dumps(schema)) else schema
 
 
 def closed(schema: Any, root: Mapping[str, Any], within: tuple[str, ...] = ()) -> Any:
     """The schema of a class with each object closed and each property required: a default is nothing to ask a model for.
 
-    `root` is what references are looked up in, `within` those that are being written out.
+    `root` is what references are looked up in, `within` those being written out: RecursionError for more than `DEEPEST`.
     """
     if not isinstance(schema, Mapping):
         return schema
@@ -42,6 +60,8 @@ def closed(schema: Any, root: Mapping[str, Any], within: tuple[str, ...] = ()) -
         ref, named = str(out.pop("$ref")), root
         if ref in within:  # it holds itself: there is no end to writing it out
             return {"$ref": ref}
+        if len(within) == DEEPEST:
+            raise RecursionError
         for step in ref.removeprefix("#/").split("/"):
             below = named.get(step)
             if not isinstance(below, Mapping):  # it leads out of here

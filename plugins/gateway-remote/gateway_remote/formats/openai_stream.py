@@ -48,7 +48,7 @@ class ChatStream(ChatReader):
         delta = choice.get("delta")
         if isinstance(delta, dict):
             self._add(delta, out)
-        elif delta is not None or "message" in choice:
+        elif delta or (choice.get("message") and not self._deltas):  # a message after deltas is their sum
             raise broken(self._model, "a chunk of the stream holds no delta")
         if self._request.logprobs is not None and (logprobs := choice.get("logprobs")):
             self._logprobs += logprobs_of(logprobs)
