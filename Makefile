@@ -24,6 +24,7 @@ bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/policy.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/local.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800

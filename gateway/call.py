@@ -33,7 +33,7 @@ from gateway.parts import Delta
 from gateway.ranking import Row
 from gateway.request import NOTHING, Request, Response
 from gateway.retry import Retries, ruled_out
-from gateway.routing import BYTES_PER_TOKEN, Ask, Shape
+from gateway.routing import BYTES_PER_TOKEN, Ask, Shape, ask_of
 from gateway.settle import MOST, give_back, refusal_veto, reserve, sound
 from gateway.state import Refusal
 from gateway.trace import Trace
@@ -111,16 +111,7 @@ class Call:
             data_classes=classes,
             local_only=self._local_only,
         )
-        self.ask = Ask(
-            shape=shape,
-            input_bytes=traits.input_bytes,
-            input_tokens=tokens,
-            output_tokens=traits.output_tokens,
-            tenant=meta.tenant,
-            conversation=meta.conversation,
-            deadline_s=meta.deadline_s,
-            now=self._journal.began,
-        )
+        self.ask = ask_of(shape, traits, meta, self._journal.began)
 
     async def decide(self, *, dry: bool = False) -> Decision:
         """Judge every model for this request as things stand now. A dry run leaves no mark."""

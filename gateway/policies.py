@@ -94,7 +94,10 @@ class SizePolicy(Policy):
 
 
 class ContextPolicy(Policy):
-    """The input and the longest answer fit. Token counts are estimates, so a service may still say ContextTooLong."""
+    """The input and the longest answer fit. Token counts are estimates, so a service may still say ContextTooLong.
+
+    A model that lists the feature "any_length" cuts what does not fit, or reads it in windows.
+    """
 
     name = "context"
 
@@ -108,9 +111,9 @@ class ContextPolicy(Policy):
         asked = ask.output_tokens
         if card.max_output is not None and asked is not None and asked > card.max_output:
             return Veto("max_output", f"max_tokens {asked}", f"at most {card.max_output}")
-        if card.context is not None and ask.input_tokens + (asked or 0) > card.context:
-            return Veto("context", f"about {ask.input_tokens} tokens in, {asked or 0} out", f"{card.context} together")
-        return None
+        if card.context is None or "any_length" in card.features or ask.together + (asked or 0) <= card.context:
+            return None
+        return Veto("context", f"about {ask.together} tokens in, {asked or 0} out", f"{card.context} together")
 
 
 class FeaturePolicy(Policy):

@@ -81,13 +81,15 @@ class Traits:
     """What routing must know of a request, without its content.
 
     `input_bytes` is the UTF-8 size as near as it is cheap to tell; media count in `modalities` alone.
-    `output_tokens` is the caller's limit, None when there is none.
+    `output_tokens` is the caller's limit, None when there is none. `longest_bytes` is the size of the longest text where each
+    of several is read by itself, as in a batch of embeddings: that one must fit the context. None: all are read together.
     """
 
     input_bytes: int = 0
     output_tokens: int | None = None
     features: frozenset[str] = frozenset()
     modalities: frozenset[str] = frozenset({"text"})
+    longest_bytes: int | None = None
 
 
 TEXT_ONLY = frozenset({"text"})

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.card import ModelCard, Need
 from gateway.decision import Score, Veto
 from gateway.live import Live
-from gateway.request import Request
+from gateway.request import Meta, Request, Traits
 
 BYTES_PER_TOKEN = 4
 """Of UTF-8 text, for estimates: counting tokens needs the model's own tokeniser, which is too slow here."""
@@ -40,7 +40,8 @@ class Shape:
 class Ask:
     """One request as routing sees it: its shape, and its own sizes. `now` is the clock's monotonic reading.
 
-    `input_tokens` is an estimate from the bytes; `output_tokens` is the caller's limit, None when there is none.
+    `input_tokens` is an estimate from the bytes, `longest_tokens` of what is read together where that is less, else None.
+    `output_tokens` is the caller's limit, None when there is none.
     `deadline_s` is the time that is left. What `score` sees stands for all requests of its shape: it has no sizes, tenant,
     conversation or deadline.
     """
@@ -53,6 +54,27 @@ class Ask:
     conversation: str = ""
     deadline_s: float | None = None
     now: float = 0.0
+    longest_tokens: int | None = None
+
+    @property
+    def together(self) -> int:
+        """How many tokens are read together: they must fit a context."""
+        return self.input_tokens if self.longest_tokens is None else self.longest_tokens
+
+
+def ask_of(shape: Shape, traits: Traits, meta: Meta, now: float) -> Ask:
+    """A request of this shape, by its sizes and by what its caller says of it."""
+    return Ask(
+        shape=shape,
+        input_bytes=traits.input_bytes,
+        input_tokens=traits.input_bytes // BYTES_PER_TOKEN,
+        output_tokens=traits.output_tokens,
+        tenant=meta.tenant,
+        conversation=meta.conversation,
+        deadline_s=meta.deadline_s,
+        now=now,
+        longest_tokens=None if traits.longest_bytes is None else traits.longest_bytes // BYTES_PER_TOKEN,
+    )
 
 
 class Policy:

@@ -329,7 +329,8 @@ class Embed(Request[EmbedResponse]):
 
     def traits(self) -> Traits:
         features = NOTHING if self.dimensions is None or self.meta.drop_unsupported else frozenset({"dimensions"})
-        return Traits(input_bytes=sum(map(text_bytes, self.texts)), output_tokens=0, features=features)
+        sizes = [text_bytes(text) for text in self.texts]
+        return Traits(input_bytes=sum(sizes), output_tokens=0, features=features, longest_bytes=max(sizes))
 
     def accept(self, response: Response) -> Response:
         vectors = response.vectors if isinstance(response, EmbedResponse) else ()

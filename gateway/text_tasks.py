@@ -66,8 +66,9 @@ class Classify(Request[ClassifyResponse]):
 
     def traits(self) -> Traits:
         features = frozenset({"zero_shot"}) if self.candidate_labels else NOTHING
-        size = text_bytes(self.inputs) + text_bytes(self.candidate_labels)
-        return Traits(input_bytes=size, output_tokens=0, features=features)
+        text, labels = text_bytes(self.inputs), [text_bytes(label) for label in self.candidate_labels]
+        longest = text + max(labels) if labels else None
+        return Traits(input_bytes=text + sum(labels), output_tokens=0, features=features, longest_bytes=longest)
 
     def accept(self, response: Response) -> Response:
         labels = {each.label for each in response.labels} if isinstance(response, ClassifyResponse) else set()
@@ -268,7 +269,9 @@ class Rerank(Request[RerankResponse]):
         check_number(self.top_n, "top_n", low=1, whole=True)
 
     def traits(self) -> Traits:
-        return Traits(input_bytes=text_bytes(self.query) * len(self.documents) + text_bytes(self.documents), output_tokens=0)
+        query, documents = text_bytes(self.query), [text_bytes(document) for document in self.documents]
+        size = query * len(documents) + sum(documents)
+        return Traits(input_bytes=size, output_tokens=0, longest_bytes=query + max(documents))
 
     def accept(self, response: Response) -> Response:
         results = response.results if isinstance(response, RerankResponse) else ()

@@ -14,6 +14,7 @@ from gateway.config import PolicyConfig
 from gateway.policies import builtin_policies
 from gateway.registry import Entry
 from gateway.router import Router
+from gateway.routing import ask_of
 from gateway.testing import Echo
 from gateway.vitals import Knowledge, Vitals
 
@@ -29,8 +30,7 @@ def ask(request: Request[Any] | None = None, need: Need | None = None, **facts: 
     request = request or Chat.ask("hello")
     traits = request.traits()
     shape = Shape(task=type(request), need=need or Need(), features=traits.features, modalities=traits.modalities)
-    sizes = {"input_bytes": traits.input_bytes, "input_tokens": traits.input_bytes // 4, "output_tokens": traits.output_tokens}
-    return Ask(shape=shape, **{**sizes, **facts})
+    return replace(ask_of(shape, traits, request.meta, 0.0), **facts)
 
 
 class Full(Policy):

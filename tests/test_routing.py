@@ -21,6 +21,7 @@ def decide(cards: list[ModelCard], asked: Ask) -> Decision:
 
 PNG = Image(data=b"x")
 TOOL = Tool(name="look")
+EMBED = frozenset({Embed})
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ TOOL = Tool(name="look")
         ({}, None, Need(context=2000), "need.context"),
         ({"context": 10}, Chat.ask("word " * 100), Need(), "context"),
         ({"context": 100}, Chat.ask("hello", max_tokens=100), Need(), "context"),
+        ({"context": 10, "tasks": EMBED}, Embed(texts=("a", "word " * 100)), Need(), "context"),
         ({"max_output": 10}, Chat.ask("hello", max_tokens=11), Need(), "max_output"),
         ({}, Chat.ask("hello", tools=(TOOL,)), Need(), "features"),
         ({}, Chat.ask("hello", response_format={"type": "object"}), Need(), "features"),
@@ -74,6 +76,8 @@ def test_each_built_in_rule_refuses_what_it_should(facts: Any, request_: Any, ne
         ({"place": "host"}, None, Need(place="local")),
         ({"params": 8_000_000_000, "bytes": 99}, None, Need(max_params=8e9, min_params=8e9, max_bytes=99)),
         ({"context": 2000}, None, Need(context=2000)),
+        ({"context": 10, "tasks": EMBED}, Embed(texts=("a word",) * 1000), Need()),
+        ({"context": 10, "tasks": EMBED, "features": {"any_length"}}, Embed(texts=("word " * 100,)), Need()),
         ({"features": {"tools", "seed"}}, Chat.ask("hi", tools=(TOOL,), seed=1), Need()),
         ({"modalities": {"text", "image"}}, Chat.ask("hi", PNG), Need()),
         ({"languages": {"de", "en"}}, None, Need(languages=frozenset({"de"}))),

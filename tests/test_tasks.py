@@ -185,6 +185,7 @@ def test_traits_name_what_a_model_must_be_able_to_do() -> None:
     plain = Chat.ask("a", reasoning="none").traits()
     assert plain.features == frozenset() and plain.modalities == {"text"} and plain.output_tokens is None
     assert Embed(texts=("a", "é"), dimensions=2).traits().input_bytes == 3
+    assert Embed(texts=("a", "é")).traits().longest_bytes == 2 and plain.longest_bytes is None
     assert Embed(texts=("a",), dimensions=2).traits().features == {"dimensions"}
     assert Generate(prompt="é", seed=1).traits().input_bytes == 2
 

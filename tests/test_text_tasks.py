@@ -139,6 +139,8 @@ def test_traits_count_the_text_in_utf_8_bytes(text: str, others: list[str]) -> N
     assert Answer(question=text, context=text).traits().input_bytes == 2 * size
     if others:  # the query is read with each document
         assert Rerank(query=text, documents=labels).traits().input_bytes == size * len(others) + sum(more)
+        assert Rerank(query=text, documents=labels).traits().longest_bytes == size + max(more)
+        assert Classify(inputs=text, candidate_labels=labels).traits().longest_bytes == size + max(more)
 
 
 def test_only_what_writes_has_an_output_that_cannot_be_told() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jinja2
 import torch
@@ -12,25 +14,24 @@ from gateway import (
     ChatResponse,
     ContextTooLong,
     Delta,
-    Embed,
-    EmbedResponse,
     Finish,
     Generate,
     GenerateResponse,
     ModelCard,
-    Overloaded,
+    Options,
     Rejected,
+    Request,
+    Response,
     ServiceCrashed,
-    ServiceError,
     UnsupportedOption,
+    UnsupportedTask,
     Usage,
 )
 from gateway_local.decode import decode, sampling_of
-from gateway_local.embed import embed
 from gateway_local.facts import Facts
 from gateway_local.load import Loaded
-from gateway_local.owner import Call
-from gateway_local.render import template_messages
+from gateway_local.owner import Call, given_up
+from gateway_local.render import refuse_options, template_messages
 from gateway_local.text import Detokenizer, StopFilter
 
 DEFAULT_MAX_TOKENS = 512
@@ -43,6 +44,15 @@ class Answers:
         self.card = card
         self._facts = facts
         self._loaded = loaded
+
+    def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], None]:
+        """What the owner's thread is to do for a request; refuses what this model cannot do."""
+        if isinstance(request, Chat):
+            refuse_options(request, options)
+            return lambda call: options.noted(self.chat(request, call)), None
+        if isinstance(request, Generate):
+            return partial(self.generate, request), None
+        raise UnsupportedTask.of(self.card, request)
 
     def generate(self, request: Generate, call: Call) -> GenerateResponse:
         """The continuation of a prompt."""
@@ -68,23 +78,9 @@ class Answers:
         text, finish, usage = self._continue(self._tokens(prompt, special=False), request, call)
         return ChatResponse.of(text, finish=finish, usage=usage, model=self.card.name)
 
-    def embed(self, request: Embed, call: Call) -> EmbedResponse:
-        """A vector per text. A text longer than the model reads is cut there, as sentence-transformers does."""
-        facts, tokenizer = self._facts.embed, self._loaded.tokenizer
-        assert facts is not None
-        fallback = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-        texts = [facts.prompt + (text.lower() if facts.lower else text) for text in request.texts]
-        rows = [self._tokens(text, limit=self.card.context) or [fallback] for text in texts]
-        with torch.inference_mode():
-            vectors = embed(self._loaded.model, rows, facts, pad_id=fallback, gone=lambda: call.gone)
-        if vectors is None:
-            raise given_up(self.card.name)
-        return EmbedResponse(vectors=tuple(vectors), usage=Usage(input_tokens=sum(map(len, rows))), model=self.card.name)
-
-    def _tokens(self, text: str, *, special: bool = True, limit: int | None = None) -> list[int]:
-        cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    def _tokens(self, text: str, *, special: bool = True) -> list[int]:
         try:
-            ids: list[int] = self._loaded.tokenizer(text, add_special_tokens=special, verbose=False, **cut)["input_ids"]
+            ids: list[int] = self._loaded.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         except (TypeError, UnicodeError) as error:
             message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
             raise Rejected(message, model=self.card.name) from error
@@ -143,11 +139,6 @@ class Answers:
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
-
-
-def given_up(name: str) -> ServiceError:
-    """What ends work whose caller has gone; nobody reads it unless the model is being closed."""
-    return Overloaded(f"model {name!r} gave this request up", model=name)
 
 
 def pick_device(asked: str) -> str:

@@ -20,6 +20,9 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
 }  # fmt: skip
 
 
+MAKING = threading.Lock()
+
+
 class HeaderTensor:
     """A tensor of which only the header is known. What the loader asks of one (transformers 5): dtype, shape, slice."""
 
@@ -64,7 +67,7 @@ def build(
 ) -> Any:
     """The model on the CPU, in `dtype`, every weight accounted for."""
     try:
-        with quiet():
+        with alone(gone), quiet():
             # Mismatched shapes are let through here so that `check_loaded` can refuse them by name.
             model, info = kind.from_pretrained(
                 None, config=config, state_dict=state, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
@@ -107,12 +110,11 @@ def wanted_tensors(weights: Weights, facts: Facts) -> dict[str, TensorInfo]:
 def check_loaded(info: Mapping[str, Any], facts: Facts) -> None:
     """WeightsError unless every weight of the model was in the file, in its shape, and nothing else was.
 
-    Tied weights and what a family names as left out are settled by the loader. An encoder may lack its pooler, or have
-    one that its class does not: sentence embeddings are pooled from the last hidden state and never look at it.
+    Tied weights and what a family names as left out are settled by the loader. An encoder may have a pooler that its class has
+    not, and one for sentence embeddings may lack it: they are pooled from the last hidden state and never look at it.
     """
-    pooler = "pooler." if facts.embed is not None else "\0"
-    missing = {key for key in info["missing_keys"] if not key.startswith(pooler)}
-    unexpected = {key for key in info["unexpected_keys"] if pooler not in key}
+    missing = {key for key in info["missing_keys"] if facts.embed is None or not key.startswith("pooler.")}
+    unexpected = {key for key in info["unexpected_keys"] if not facts.encoder or "pooler." not in key}
     shapes = {f"{name} {list(found)} for {list(wanted)}" for name, found, wanted in info["mismatched_keys"]}
     for keys, what in ((missing, "lack"), (unexpected, "hold, beyond the model,"), (shapes, "have in another shape")):
         if keys:
@@ -120,6 +122,22 @@ def check_loaded(info: Mapping[str, Any], facts: Facts) -> None:
             raise WeightsError(f"the weights {what} {len(keys)} tensors of {facts.architecture!r}: {first}")
     if info["error_msgs"]:
         raise WeightsError(f"the weights do not load as {facts.architecture!r}")
+
+
+@contextmanager
+def alone(gone: Callable[[], bool]) -> Iterator[None]:
+    """No other model is made meanwhile. WeightsError when it is `gone` before its turn.
+
+    transformers patches its own classes while it makes one (`initialization.no_tie_weights`), and sets torch's default dtype:
+    of two at once one would get the other's, and the patch might stay.
+    """
+    while not MAKING.acquire(timeout=0.1):
+        if gone():
+            raise WeightsError("the load was given up")
+    try:
+        yield
+    finally:
+        MAKING.release()
 
 
 @contextmanager

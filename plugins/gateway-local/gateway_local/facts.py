@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway import Resources, TensorInfo, Weights, WeightsError
+from gateway_local.heads import HeadFacts, head_of, read_head
 
 ENCODER_TYPES = frozenset(
     {
@@ -67,6 +68,12 @@ class Facts:
     context: int | None
     chat: bool
     embed: EmbedFacts | None
+    head: HeadFacts | None = None
+
+    @property
+    def encoder(self) -> bool:
+        """True for a model that reads texts, and writes none."""
+        return self.embed is not None or self.head is not None
 
 
 def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
@@ -78,7 +85,8 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
     if len(architectures) != 1:
         raise WeightsError(f"{uri!r}: config.json must name one architecture, not {len(architectures)}")
     architecture, model_type = architectures[0], str(config.get("model_type", ""))
-    encoder = is_encoder(architecture, model_type)
+    headless = is_encoder(architecture, model_type)
+    encoder = headless or (model_type in ENCODER_TYPES and head_of(architecture) is not None)
     if not (encoder or is_decoder(architecture)) or not is_known(architecture, model_type):
         code = "; its own code (auto_map) is never run" if "auto_map" in config else ""
         raise WeightsError(f"{uri!r}: the architecture {architecture!r} is not one that gateway-local serves{code}")
@@ -87,7 +95,7 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
     if "tokenizer.json" not in weights.files:
         raise WeightsError(f"{uri!r} has no tokenizer.json; save the model with a fast tokenizer")
     floats = {
-        name: info for name, info in weights.tensors.items() if info.dtype in FLOAT_BITS and not (encoder and is_head(name))
+        name: info for name, info in weights.tensors.items() if info.dtype in FLOAT_BITS and not (headless and is_head(name))
     }
     if not floats:
         raise WeightsError(f"{uri!r} holds no floating-point tensor: where are its .safetensors files?")
@@ -100,7 +108,8 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
         layers=first_int(config, LAYER_KEYS) or 0,
         context=context_of(config, model_type, weights, tokenizer_config, encoder=encoder),
         chat=not encoder and has_chat_template(weights, tokenizer_config),
-        embed=read_embedding(resources, uri, weights, config) if encoder else None,
+        embed=read_embedding(resources, uri, weights, config) if headless else None,
+        head=read_head(uri, architecture, config) if encoder and not headless else None,
     )
 
 
@@ -245,7 +254,7 @@ def prior(facts: Facts, weight_bytes: int, *, gpu: bool) -> tuple[float, float]:
     """
     per_token_s = 1.75 * weight_bytes / (GPU_BYTES_PER_S if gpu else CPU_BYTES_PER_S) + LAYER_S * facts.layers
     prefill_s = 1.5 * 2 * facts.params * PRIOR_PROMPT_TOKENS / (GPU_FLOPS if gpu else CPU_FLOPS)
-    return prefill_s + per_token_s, 0.0 if facts.embed else per_token_s
+    return prefill_s + per_token_s, 0.0 if facts.encoder else per_token_s
 
 
 def gpu_expected(device: str) -> bool:

@@ -58,7 +58,7 @@ def check(weights: Weights, facts: Facts) -> Checked:
     """Refuse what `load` would refuse, from headers and small files alone. WeightsError names the file or the tensor."""
     tokenizer = load_tokenizer(weights, facts)
     model = check_fit(weights, facts)
-    if facts.embed is not None:
+    if facts.encoder:
         return Checked(tokenizer, None)
     if cache_argument(model) is None:
         raise WeightsError(f"the architecture {facts.architecture!r} keeps no cache between tokens, and is not served yet")

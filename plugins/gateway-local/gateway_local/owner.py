@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gateway import Closed, GatewayError, Overloaded, ServiceCrashed
+from gateway import Closed, GatewayError, Overloaded, ServiceCrashed, ServiceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Failed:
 class Call:
     """One piece of work. Its own loop reads what the owner's thread sends."""
 
-    def __init__(self, work: Callable[[Call], Any]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Call], Any], job: Any = None) -> None:
+        self.work, self.job = work, job
         self.gone = False
         """True when nobody waits for this any more: the work looks at it between steps and stops. Set on the loop,
         read on the owner's thread; a bool needs no lock."""
@@ -63,20 +64,20 @@ class Owner:
         if self._thread.ident is None:
             self._thread.start()
 
-    async def run(self, work: Callable[[Call], Any]) -> Any:
-        """What `work` returns, run on the thread."""
-        async with aclosing(self.stream(work)) as items:
+    async def run(self, work: Callable[[Call], Any], job: Any = None) -> Any:
+        """What `work` returns, run on the thread. Calls with a `job` may be done together: see `peers`."""
+        async with aclosing(self.stream(work, job)) as items:
             async for item in items:
                 if isinstance(item, Done):
                     return item.value
         raise self._closed_error()
 
-    async def stream(self, work: Callable[[Call], Any]) -> AsyncGenerator[Any, None]:
+    async def stream(self, work: Callable[[Call], Any], job: Any = None) -> AsyncGenerator[Any, None]:
         """What `work` sends, then Done with what it returned. Closing this early stops the work at its next step.
 
         Overloaded at once when the queue is full; an error of the work is raised here, as a GatewayError.
         """
-        call = Call(work)
+        call = Call(work, job)
         self._enter(call)
         try:
             while True:
@@ -88,6 +89,19 @@ class Owner:
                     return
         finally:
             self._leave(call)
+
+    def peers(self) -> list[Call]:
+        """The calls that wait and have a job. Called on the thread, by work that can do some of it beside its own."""
+        with self._change:
+            return [] if self._closed else [call for call in self._waiting if call.job is not None and not call.gone]
+
+    def settle(self, call: Call, outcome: Done | Failed) -> None:
+        """A waiting call whose job has been done before its turn. Called on the thread."""
+        with self._change:
+            if call not in self._waiting:  # it has gone, or the model is being closed
+                return
+            self._waiting.remove(call)
+        call.send(outcome)
 
     def close(self) -> None:
         """Refuse what waits, stop what runs, and end the thread. Blocks until it has ended."""
@@ -147,21 +161,21 @@ class Owner:
             if self._closed:
                 call.send(Failed(self._closed_error()))
             elif not call.gone:
-                call.send(outcome(call, self.name))
+                call.send(outcome(partial(call.work, call), self.name))
             call = None
 
 
-def outcome(call: Call, name: str) -> Done | Failed:
+def outcome(work: Callable[[], Any], name: str) -> Done | Failed:
     """Do the work of one call. Whatever it raises harms this call alone."""
     try:
-        return Done(call.work(call))
+        return Done(work())
     except GatewayError as error:
         return Failed(error)
-    except Exception as error:
+    except BaseException as error:  # a panic of the tokenizers library is no Exception, and would end the thread
         return Failed(as_gateway_error(error, name))
 
 
-def as_gateway_error(error: Exception, name: str) -> GatewayError:
+def as_gateway_error(error: BaseException, name: str) -> GatewayError:
     """An exception of torch or transformers as one that a caller can react to. It stays reachable as ``__cause__``."""
     kind = type(error).__name__
     mapped: GatewayError
@@ -172,3 +186,8 @@ def as_gateway_error(error: Exception, name: str) -> GatewayError:
         mapped = ServiceCrashed(f"model {name!r} failed with {kind}", model=name, cause=kind)
     mapped.__cause__ = error
     return mapped
+
+
+def given_up(name: str) -> ServiceError:
+    """What ends work whose caller has gone; nobody reads it unless the model is being closed."""
+    return Overloaded(f"model {name!r} gave this request up", model=name)

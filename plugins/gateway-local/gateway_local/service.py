@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway import (
+    Answer,
     Chat,
+    Classify,
     Closed,
     Delta,
     Embed,
+    Extract,
     Generate,
     ModelCard,
     ModelService,
     Options,
     Request,
+    Rerank,
     Resources,
     Response,
     Unsupported,
@@ -28,20 +31,24 @@ from gateway_local.facts import Facts
 from gateway_local.imports import import_code
 from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Done, Owner
-from gateway_local.render import HINT, refuse_options
 
 if TYPE_CHECKING:
     from gateway_local.answer import Answers
+    from gateway_local.encodes import Encodes
 
-TASKS: dict[str, type[Request[Any]]] = {"generate": Generate, "chat": Chat, "embed": Embed}
+TASKS: dict[str, type[Request[Any]]] = {task.task: task for task in (Generate, Chat, Embed, Classify, Rerank, Extract, Answer)}
 GENERATING = frozenset({"streaming", "stop", "seed"})
+ZERO_SHOT = frozenset({"zero_shot"})
+ANY_LENGTH = frozenset({"any_length"})
+"""What does not fit is cut, as sentence-transformers does, or read in windows."""
 
 
 class LocalModel(ModelService):
-    """A model that runs here: a decoder answers Generate, and Chat where it has a chat template; an encoder Embed.
+    """A model that runs here: a decoder answers Generate, and Chat where it has a chat template; an encoder Embed, or what
+    its head is for: Classify, Rerank, Extract or Answer.
 
-    Its weights may come from any uri that a weight store reads. One thread owns the loaded model and serves requests
-    in order; at most `max_queue` wait.
+    Its weights may come from any uri that a weight store reads. One thread owns the loaded model, and at most `max_queue`
+    requests wait: a decoder serves them in order, an encoder the texts of all of them in batches.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -49,7 +56,7 @@ class LocalModel(ModelService):
         self._options = options
         self._facts: Facts | None = None
         self._owner = Owner(options.name, max_queue=options.max_queue)
-        self._answers: Answers | None = None
+        self._answers: Answers | Encodes | None = None
 
     async def describe(self, resources: Resources) -> ModelCard:
         """The card, from the headers and small files alone. WeightsError when this is no model to be served here."""
@@ -63,12 +70,14 @@ class LocalModel(ModelService):
 
     async def run(self, request: Request[Any], /) -> Response:
         """The whole answer. Overloaded, ContextTooLong or an Unsupported error say what is in the way."""
-        response: Response = await self._owner.run(self._work(request))
+        work, job = self._work(request)
+        response: Response = await self._owner.run(work, job)
         return response
 
     async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Response]:
         """Text as it is made, then the whole answer. Closing the stream early stops the model within one token."""
-        async with aclosing(self._owner.stream(self._work(request))) as items:
+        work, job = self._work(request)
+        async with aclosing(self._owner.stream(work, job)) as items:
             async for item in items:
                 yield item.value if isinstance(item, Done) else item
 
@@ -92,25 +101,17 @@ class LocalModel(ModelService):
             await asyncio.to_thread(self._owner.close)
         self._answers = None
 
-    def _work(self, request: Request[Any]) -> Callable[[Call], Response]:
-        """What the owner's thread is to do for a request; refuses what this model cannot do before it waits in line."""
+    def _work(self, request: Request[Any]) -> tuple[Callable[[Call], Response], Any]:
+        """What the owner's thread is to do for a request, and its texts where they may be encoded beside others'.
+
+        Refuses what this model cannot do before it waits in line.
+        """
         answers = self._answers
         if answers is None:
             raise Closed(f"model {self.name!r} is not running: it has not been started, or has been closed")
         if not isinstance(request, tuple(answers.card.tasks)):
             raise UnsupportedTask.of(answers.card, request)
-        options = Options(request, self.name)
-        match request:
-            case Chat():
-                refuse_options(request, options)
-                return lambda call: options.noted(answers.chat(request, call))
-            case Embed():
-                if request.dimensions is not None:
-                    options.refuse("dimensions", HINT, tunes=True)
-                return lambda call: options.noted(answers.embed(request, call))
-            case Generate():
-                return partial(answers.generate, request)
-        raise UnsupportedTask.of(answers.card, request)
+        return answers.work(request, Options(request, self.name))
 
     def _read_facts(self, resources: Resources) -> Facts:
         weights = resources.weights(self._options.weights)
@@ -132,10 +133,11 @@ class LocalModel(ModelService):
         finally:
             weights.close()
 
-    def _load(self, resources: Resources, call: Call) -> Answers:
+    def _load(self, resources: Resources, call: Call) -> Answers | Encodes:
         facts = self._facts or self._read_facts(resources)
         self._import("start", resources, facts, call)
         from gateway_local.answer import Answers, pick_device
+        from gateway_local.encodes import Encodes
         from gateway_local.load import load
 
         device = pick_device(self._options.device)
@@ -153,7 +155,8 @@ class LocalModel(ModelService):
             )
         finally:
             weights.close()
-        return Answers(self._card_of(facts), facts, loaded)
+        card = self._card_of(facts)
+        return Encodes(card, facts, loaded, self._owner) if facts.encoder else Answers(card, facts, loaded)
 
     def _import(self, what: str, resources: Resources, facts: Facts, call: Call) -> None:
         """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile."""
@@ -164,6 +167,13 @@ class LocalModel(ModelService):
         finally:
             resources.progress(label, 1, 1)
 
+    @staticmethod
+    def _features(facts: Facts) -> frozenset[str]:
+        if not facts.encoder:
+            return GENERATING
+        follows = facts.head is not None and facts.head.kind == "classify" and facts.head.entailment is not None
+        return ANY_LENGTH | (ZERO_SHOT if follows else frozenset())
+
     def _dtype(self, facts: Facts, *, gpu: bool) -> str:
         return known.chosen_dtype(self._options.dtype, facts, gpu=gpu, native_bf16=known.native_bf16())
 
@@ -173,7 +183,8 @@ class LocalModel(ModelService):
         dtype = self._dtype(facts, gpu=gpu)
         weight_bytes = known.bytes_of(facts, dtype)
         first_token_s, per_token_s = known.prior(facts, weight_bytes, gpu=gpu)
-        can = ["embed"] if facts.embed else ["generate", "chat"] if facts.chat else ["generate"]
+        head = facts.head
+        can = ["embed"] if facts.embed else [head.kind] if head else ["generate", "chat"] if facts.chat else ["generate"]
         serves = [task for task in can if options.tasks is None or task in options.tasks]
         if not serves:
             raise Unsupported(f"model {self.name!r} can do {', '.join(can)}, none of which its `tasks` allows", model=self.name)
@@ -188,7 +199,7 @@ class LocalModel(ModelService):
             dtype=dtype,
             context=facts.context,
             dimensions=facts.embed.dimensions if facts.embed else None,
-            features=frozenset() if facts.embed else GENERATING,
+            features=self._features(facts),
             languages=None if options.languages is None else frozenset(options.languages),
             quality=options.quality,
             first_token_s=first_token_s,

@@ -77,6 +77,54 @@ def save_model(folder: Path, kind: str, *, chat: bool = True, **changes: Any) ->
     return folder
 
 
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "on", "mat", "and", "dog", "ran", "to", "river", "##s",
+          "##ing", "sea", "wide", "##r", "a", ".", ",", "?")  # fmt: skip
+
+
+def save_headed(folder: Path, head: str, *, labels: tuple[str, ...] = (), words: bool = True, **changes: Any) -> Path:
+    """A tiny BERT with a trained-looking head ("SequenceClassification", "TokenClassification", "QuestionAnswering")."""
+    import torch
+    import transformers as t
+    from tokenizers import normalizers, processors
+
+    folder.mkdir()
+    if words:  # word pieces, as BERT's
+        core = Tokenizer(models.WordPiece({word: at for at, word in enumerate(PIECES)}, unk_token="[UNK]"))
+        core.normalizer = normalizers.BertNormalizer()
+        core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        core.decoder = decoders.WordPiece()
+        core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        core.save(str(folder / "tokenizer.json"))
+        size = core.get_vocab_size()
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    else:
+        size = save_tokenizer(folder, chat=False)
+    torch.manual_seed(0)
+    named = {"id2label": dict(enumerate(labels)), "label2id": {name: at for at, name in enumerate(labels)}} if labels else {}
+    shape: dict[str, Any] = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "pad_token_id": 0,
+        "max_position_embeddings": 32, "initializer_range": 0.5, "vocab_size": size,
+    }  # fmt: skip
+    config = t.BertConfig(**{**shape, **named, **changes})
+    getattr(t, f"BertFor{head}")(config).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a tiny BERT with a head, once for each set of arguments."""
+    made: dict[Any, Path] = {}
+
+    def of(head: str, **changes: Any) -> Path:
+        key = head, repr(changes)
+        if key not in made:
+            made[key] = save_headed(tmp_path_factory.mktemp("headed") / head, head, **changes)
+        return made[key]
+
+    return of
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama that chats."""

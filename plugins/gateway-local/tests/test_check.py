@@ -197,6 +197,23 @@ def test_imports_that_nobody_waits_for_are_given_up() -> None:
         import_code("LlamaForCausalLM", gone=lambda: True)
 
 
+def test_several_at_once_do_not_get_into_each_other_s_way(copy: Path, bert: Path, gpt2: Path, service: Any) -> None:
+    """transformers leaves out the tying of weights in the whole process while it loads one model."""
+    change_tensors(copy, lambda tensors: tensors.pop("lm_head.weight"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+
+    async def all_of_them() -> list[str]:
+        lent = resources()
+        models = [service(path) for path in (bert, gpt2, copy) * 3]
+        for model in models:
+            await model.describe(lent)
+        return list(await asyncio.gather(*(model.check(lent) for model in models)))
+
+    for _ in range(3):
+        assert all(line.startswith("weights readable") for line in asyncio.run(all_of_them()))
+
+
 def test_an_architecture_that_keeps_no_cache_is_refused_by_name(gpt1: Path, service: Any) -> None:
     with pytest.raises(WeightsError, match=r"'OpenAIGPTLMHeadModel' keeps no cache between tokens"):
         checked(service(gpt1))

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_local.embed import batches
 from gateway_local.facts import pooling_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway import Embed, EmbedResponse, Resources, UnsupportedOption, WeightsError
 
@@ -143,11 +140,3 @@ def test_pooling_is_read_in_both_spellings() -> None:
     for wrong in ({}, {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, {"pooling_mode": "odd"}):
         with pytest.raises(WeightsError, match="pooling"):
             pooling_of(wrong, "x")
-
-
-@given(st.lists(st.integers(1, 2000), max_size=60))
-def test_batches_hold_each_text_once_and_keep_to_the_budget(lengths: list[int]) -> None:
-    made = list(batches(lengths, 1024))
-    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    for batch in made:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 1024
