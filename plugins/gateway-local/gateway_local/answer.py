@@ -17,6 +17,7 @@ from gateway import (
     Finish,
     Generate,
     GenerateResponse,
+    Logprob,
     ModelCard,
     Options,
     Rejected,
@@ -27,7 +28,7 @@ from gateway import (
     UnsupportedTask,
     Usage,
 )
-from gateway_local.decode import decode, sampling_of
+from gateway_local.decode import Picked, decode, sampling_of
 from gateway_local.facts import Facts
 from gateway_local.load import Loaded
 from gateway_local.owner import Call, given_up
@@ -56,7 +57,7 @@ class Answers:
 
     def generate(self, request: Generate, call: Call) -> GenerateResponse:
         """The continuation of a prompt."""
-        text, finish, usage = self._continue(self._tokens(request.prompt), request, call)
+        text, finish, usage, _ = self._continue(self._tokens(request.prompt), request, call)
         return GenerateResponse(text=text, finish=finish, usage=usage, model=self.card.name)
 
     def chat(self, request: Chat, call: Call) -> ChatResponse:
@@ -75,8 +76,9 @@ class Answers:
             message = f"the chat template of model {self.card.name!r} refuses this order of roles"
             raise UnsupportedOption(message, model=self.card.name, option="messages") from error
         # The template has written the special tokens already.
-        text, finish, usage = self._continue(self._tokens(prompt, special=False), request, call)
-        return ChatResponse.of(text, finish=finish, usage=usage, model=self.card.name)
+        text, finish, usage, picked = self._continue(self._tokens(prompt, special=False), request, call)
+        logprobs = tuple(map(self._logprob, picked)) if request.logprobs is not None else ()
+        return ChatResponse.of(text, finish=finish, usage=usage, logprobs=logprobs, model=self.card.name)
 
     def _tokens(self, text: str, *, special: bool = True) -> list[int]:
         try:
@@ -86,15 +88,19 @@ class Answers:
             raise Rejected(message, model=self.card.name) from error
         return ids
 
-    def _continue(self, prompt: Sequence[int], request: Generate | Chat, call: Call) -> tuple[str, Finish, Usage]:
-        """The text after a prompt, sent piece by piece, why it ended, and what it took."""
+    def _continue(
+        self, prompt: Sequence[int], request: Generate | Chat, call: Call
+    ) -> tuple[str, Finish, Usage, Sequence[Picked]]:
+        """The text after a prompt, sent piece by piece, why it ended, what it took, and its tokens but for an end of text."""
         model, eos_ids = self._loaded.model, self._loaded.eos_ids
         prompt = list(prompt) or sorted(eos_ids)[:1]
         room = self._room(len(prompt))
         usual = model.generation_config.max_new_tokens or DEFAULT_MAX_TOKENS
         wanted = usual if request.max_tokens is None else request.max_tokens
         limit = wanted if room is None else min(wanted, room)
-        sampling = sampling_of(request.temperature, request.top_p, request.seed, model.generation_config)
+        sampling = sampling_of(request, model.generation_config)
+        wished = request.logprobs if isinstance(request, Chat) else None
+        written: list[Picked] = []
         detokenizer, stops = Detokenizer(self._text, prompt), StopFilter(request.stop)
         pieces: list[str] = []
         count = 0
@@ -106,12 +112,13 @@ class Answers:
                 call.send(Delta(piece))
 
         with torch.inference_mode():
-            for token in decode(model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone):
+            for token in decode(model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone, logprobs=wished):
                 count += 1
-                if token in eos_ids:
+                if token.id in eos_ids:
                     finish = "stop"
                     break
-                show(stops.feed(detokenizer.feed(token)))
+                written.append(token)
+                show(stops.feed(detokenizer.feed(token.id)))
                 if stops.stopped:
                     finish = "stop"
                     break
@@ -121,7 +128,11 @@ class Answers:
             show(stops.feed(detokenizer.flush()))
             finish = "stop" if stops.stopped else finish
             show(stops.flush())
-        return "".join(pieces), finish, Usage(input_tokens=len(prompt), output_tokens=count)
+        return "".join(pieces), finish, Usage(input_tokens=len(prompt), output_tokens=count), written
+
+    def _logprob(self, token: Picked) -> Logprob:
+        top = tuple((self._text([id]), logprob) for id, logprob in token.top)
+        return Logprob(self._text([token.id]), token.logprob, top)
 
     def _room(self, tokens: int) -> int | None:
         """How many tokens may follow a prompt; None without a limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -20,40 +20,66 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from gateway import Chat, Generate
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is picked. `temperature` 0 is the likeliest one; `seed` None is fresh chance."""
+    """How the next token is picked. `temperature` 0 is the likeliest one; `seed` None is fresh chance.
+
+    The penalties are OpenAI's: taken off a token's logit once when it has been written, and as often as it has been written.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    presence: float = 0.0
+    frequency: float = 0.0
 
 
-def sampling_of(temperature: float | None, top_p: float | None, seed: int | None, defaults: Any) -> Sampling:
+class Picked(NamedTuple):
+    """A token. Where asked for, its log-probability and those of the likeliest, by the model itself: before any penalty,
+    temperature or cut."""
+
+    id: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def sampling_of(request: Generate | Chat, defaults: Any) -> Sampling:
     """What a request asks for, and the model's generation_config where it says nothing.
 
-    Without a temperature the likeliest token is picked, unless the generation_config samples or `top_p` is given.
+    Without a temperature the likeliest token is picked, unless the generation_config samples, or `top_p` or `top_k` is given.
     """
+    chat = request if isinstance(request, Chat) else None
+    temperature, top_p, top_k = request.temperature, request.top_p, chat.top_k if chat else None
     if temperature is None:
-        samples = bool(defaults.do_sample) or top_p is not None
+        samples = bool(defaults.do_sample) or top_p is not None or top_k is not None
         stated = 1.0 if defaults.temperature is None else defaults.temperature
         temperature = stated if samples else 0.0
     return Sampling(
         temperature=temperature,
         top_p=top_p if top_p is not None else defaults.top_p or 1.0,
-        top_k=defaults.top_k or 0,
-        seed=seed,
+        top_k=top_k if top_k is not None else defaults.top_k or 0,
+        seed=request.seed,
+        presence=(chat.presence_penalty or 0.0) if chat else 0.0,
+        frequency=(chat.frequency_penalty or 0.0) if chat else 0.0,
     )
 
 
 def decode(
-    model: Any, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, gone: Callable[[], bool]
-) -> Iterator[int]:
+    model: Any,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    max_tokens: int,
+    gone: Callable[[], bool],
+    logprobs: int | None = None,
+) -> Iterator[Picked]:
     """New tokens, at most `max_tokens`, until the caller stops asking or `gone()`. Ends of text are the caller's to see.
 
-    With temperature 0 they are those of ``model.generate(do_sample=False)``.
+    With temperature 0 they are those of ``model.generate(do_sample=False)``. `logprobs`: told of each, and of so many others.
     """
     device = model.device
     adjust, warp = processors(model.generation_config, sampling, device)
@@ -61,12 +87,16 @@ def decode(
     cache = DynamicCache(config=model.config)
     kept: dict[str, Any] = {str(cache_argument(model)): cache}
     ids: Any = torch.tensor([prompt], dtype=torch.long, device=device)  # (1, time)
-    step = ids
+    step, counts = ids, None
     for _ in range(max_tokens):
         if gone():
             return
         out = model(input_ids=step, **kept, use_cache=True, logits_to_keep=1, return_dict=True)
         logits = out.logits[:, -1].to(dtype=torch.float32, copy=True)  # (1, vocabulary)
+        own = logits if logprobs is None else logits.clone()
+        if sampling.presence or sampling.frequency:
+            counts = torch.zeros_like(logits) if counts is None else counts
+            logits = logits - sampling.frequency * counts - sampling.presence * (counts > 0)
         logits = adjust(ids, logits)
         if chance is None:
             step = logits.argmax(dim=-1, keepdim=True)  # (1, 1)
@@ -74,7 +104,15 @@ def decode(
             step = torch.multinomial(warp(ids, logits).softmax(dim=-1), 1, generator=chance)
         if adjust:  # only these look back at what was written
             ids = torch.cat([ids, step], dim=-1)
-        yield int(step)
+        if counts is not None:
+            counts.scatter_add_(1, step, torch.ones_like(step, dtype=counts.dtype))
+        yield Picked(int(step)) if logprobs is None else _told(own[0], int(step), logprobs)
+
+
+def _told(logits: torch.Tensor, token: int, count: int) -> Picked:
+    likely = logits.log_softmax(dim=-1)  # (vocabulary,)
+    values, places = likely.topk(min(count, len(likely)))
+    return Picked(token, float(likely[token]), tuple(zip(places.tolist(), values.tolist(), strict=True)))
 
 
 def cache_argument(model: Any) -> str | None:

@@ -6,8 +6,6 @@ from typing import Any
 
 from gateway import Chat, Citation, Message, Options, Reasoning, Text, UnsupportedOption
 
-NOT_YET = ("reasoning", "top_k", "presence_penalty", "frequency_penalty", "logprobs")
-"""Options of a chat that tune the answer, and that local models do not honour yet."""
 HINT = "ask without it, or ask another model"
 
 
@@ -17,9 +15,8 @@ def refuse_options(request: Chat, options: Options) -> None:
         options.refuse("tools", HINT)
     if request.response_format is not None:
         options.refuse("response_format", HINT)
-    for name in NOT_YET:
-        if getattr(request, name) not in (None, "none"):
-            options.refuse(name, HINT, tunes=True)
+    if request.reasoning not in (None, "none"):
+        options.refuse("reasoning", HINT, tunes=True)
 
 
 def template_messages(request: Chat, model: str) -> list[dict[str, Any]]:

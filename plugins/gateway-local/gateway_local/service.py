@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gateway_local.encodes import Encodes
 
 TASKS: dict[str, type[Request[Any]]] = {task.task: task for task in (Generate, Chat, Embed, Classify, Rerank, Extract, Answer)}
-GENERATING = frozenset({"streaming", "stop", "seed"})
+GENERATING = frozenset({"streaming", "stop", "seed", "top_k", "penalties", "logprobs"})
 ZERO_SHOT = frozenset({"zero_shot"})
 ANY_LENGTH = frozenset({"any_length"})
 """What does not fit is cut, as sentence-transformers does, or read in windows."""

@@ -70,6 +70,74 @@ def test_a_repetition_penalty_of_the_model_holds_as_in_generate(llama: Path, sta
     assert text != generated(llama, PROMPT, 40)
 
 
+def test_logprobs_are_the_model_s_own_whatever_picks_the_token(llama: Path, started: Any) -> None:
+    import torch
+    import transformers
+
+    library: Any = transformers
+    model = library.AutoModelForCausalLM.from_pretrained(llama)
+    tokenizer = library.PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"))
+
+    async def ask(**options: Any) -> Any:
+        async with started(llama) as service:
+            return await service.run(Chat.ask(PROMPT, max_tokens=12, logprobs=3, **options))
+
+    prompt = tokenizer(f"user: {PROMPT}\nassistant:", add_special_tokens=False).input_ids
+    for options in ({}, {"temperature": 1.5, "seed": 3, "top_k": 5}, {"frequency_penalty": 2.0, "presence_penalty": 2.0}):
+        reply = asyncio.run(ask(**options))
+        ids, seen = list(prompt), []
+        for each in reply.logprobs:
+            with torch.inference_mode():
+                likely = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(dim=-1)
+            values, places = likely.topk(3)
+            assert [token for token, _ in each.top] == [tokenizer.decode([at]) for at in places.tolist()]
+            assert all(abs(ours - theirs) < 1e-4 for (_, ours), theirs in zip(each.top, values.tolist(), strict=True))
+            chosen = min(range(len(likely)), key=lambda at: abs(float(likely[at]) - each.logprob))
+            assert abs(float(likely[chosen]) - each.logprob) < 1e-4 and tokenizer.decode([chosen]) == each.token
+            ids.append(chosen)
+            seen.append(chosen)
+        assert len(reply.logprobs) in (reply.usage.output_tokens, reply.usage.output_tokens - 1)
+        assert tokenizer.decode(seen, skip_special_tokens=True) == reply.text
+    assert asyncio.run(ask()).logprobs[0].logprob == max(logprob for _, logprob in asyncio.run(ask()).logprobs[0].top)
+
+
+def test_penalties_are_taken_off_for_what_was_written(llama: Path, started: Any) -> None:
+    import torch
+    import transformers
+
+    library: Any = transformers
+    model = library.AutoModelForCausalLM.from_pretrained(llama)
+    tokenizer = library.PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"))
+
+    async def ask(**options: Any) -> str:
+        async with started(llama) as service:
+            return str((await service.run(Chat.ask(PROMPT, max_tokens=16, temperature=0.0, **options))).text)
+
+    for presence, frequency in ((2.0, 0.0), (0.0, 2.0), (1.0, -0.5)):
+        ids = list(tokenizer(f"user: {PROMPT}\nassistant:", add_special_tokens=False).input_ids)
+        start = len(ids)
+        for _ in range(16):
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids])).logits[0, -1].float().tolist()
+            for token in set(ids[start:]):
+                logits[token] -= presence + frequency * ids[start:].count(token)
+            ids.append(max(range(len(logits)), key=logits.__getitem__))
+            if ids[-1] == 1:
+                break
+        text = asyncio.run(ask(presence_penalty=presence, frequency_penalty=frequency))
+        assert text == tokenizer.decode(ids[start:], skip_special_tokens=True)
+    assert asyncio.run(ask(presence_penalty=2.0)) != asyncio.run(ask())
+
+
+def test_top_k_of_one_is_the_likeliest(llama: Path, started: Any) -> None:
+    async def ask(**options: Any) -> str:
+        async with started(llama) as service:
+            return str((await service.run(Chat.ask(PROMPT, max_tokens=20, **options))).text)
+
+    assert asyncio.run(ask(top_k=1, temperature=2.0)) == asyncio.run(ask(temperature=0.0))
+    assert len({asyncio.run(ask(top_k=40, temperature=2.0)) for _ in range(4)}) > 1
+
+
 def test_one_seed_gives_one_text_and_no_seed_gives_chance(llama: Path, started: Any) -> None:
     async def ask() -> None:
         async with started(llama) as model:

@@ -68,7 +68,9 @@ def test_the_card_has_the_figures_of_the_model_itself(
     assert (card.place, card.quality) == ("process", 0.5)
     assert card.languages == frozenset({"en"})
     assert card.dimensions == (32 if kind == "bert" else None)
-    assert card.features == ({"any_length"} if kind == "bert" else {"streaming", "stop", "seed"})
+    assert card.features == (
+        {"any_length"} if kind == "bert" else {"streaming", "stop", "seed", "top_k", "penalties", "logprobs"}
+    )
     assert card.first_token_s and card.per_token_s is not None
 
 
