@@ -126,6 +126,7 @@ def main() -> None:
         times = statistics.median(b[0] / a[0] for a, b in zip(seen[NAMES[0]], seen[name], strict=True))
         print(f"{name:26}{given.texts / wall:9.0f}{cpu / given.texts * 1e3:13.1f}{times:19.2f}")
         client.kill()
+        client.wait()
 
 
 if __name__ == "__main__":

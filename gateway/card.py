@@ -143,8 +143,8 @@ class ModelCard:
 
     `params`, `active_params` are counts; `bytes` is what the weights take in memory; `context` and `max_output`
     are tokens. `modalities` are those of the input. `features` are names such as "tools", "json_schema", "stop", "seed",
-    "reasoning", "prefill" (it goes on with an assistant's message that comes last), "any_length" (a text beyond its context is
-    cut or read in windows). `languages` are BCP 47 primary tags.
+    "reasoning", "prefill" (it goes on with an assistant's message that comes last), "any_length" (it reads a text beyond its
+    context in windows). `languages` are BCP 47 primary tags.
     `quality` is in [0, 1], one number or one per task name.
     `first_token_s` and `per_token_s` are a prior for latency, used until enough has been measured. `concurrency` is how
     many requests it serves side by side before one waits for another. `key` names the key or account that pays, such as

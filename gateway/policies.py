@@ -96,7 +96,7 @@ class SizePolicy(Policy):
 class ContextPolicy(Policy):
     """The input and the longest answer fit. Token counts are estimates, so a service may still say ContextTooLong.
 
-    A model that lists the feature "any_length" cuts what does not fit, or reads it in windows.
+    A model that lists the feature "any_length" reads what does not fit in windows.
     """
 
     name = "context"

@@ -69,7 +69,9 @@ def test_without_a_key_the_starter_answers_what_it_can(number: int, tmp_path: Pa
     (tmp_path / "gateway.toml").write_text(configuration)
     (tmp_path / "snippet.py").write_text(SNIPPETS[number - 1])
     done = run(["snippet.py"], tmp_path, OPENAI_API_KEY="")
-    if number < 7:
+    if number == 8:  # it knows no city, and is held to naming one all the same
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    elif number < 7:
         assert done.returncode == 0 and "starter" in done.stdout, done.stderr
     else:
         assert done.returncode == 1 and "NoEligibleModel" in done.stderr

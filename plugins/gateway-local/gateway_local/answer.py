@@ -33,6 +33,7 @@ from gateway_local.facts import Facts
 from gateway_local.load import Loaded
 from gateway_local.owner import Call, given_up
 from gateway_local.render import refuse_options, template_messages
+from gateway_local.shape import Shape, Shapes
 from gateway_local.text import Detokenizer, StopFilter
 
 DEFAULT_MAX_TOKENS = 512
@@ -45,6 +46,7 @@ class Answers:
         self.card = card
         self._facts = facts
         self._loaded = loaded
+        self._shapes: Shapes | None = None
 
     def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], None]:
         """What the owner's thread is to do for a request; refuses what this model cannot do."""
@@ -100,6 +102,7 @@ class Answers:
         limit = wanted if room is None else min(wanted, room)
         sampling = sampling_of(request, model.generation_config)
         wished = request.logprobs if isinstance(request, Chat) else None
+        shape = self._shape(request) if isinstance(request, Chat) else None
         written: list[Picked] = []
         detokenizer, stops = Detokenizer(self._text, prompt), StopFilter(request.stop)
         pieces: list[str] = []
@@ -112,7 +115,9 @@ class Answers:
                 call.send(Delta(piece))
 
         with torch.inference_mode():
-            for token in decode(model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone, logprobs=wished):
+            for token in decode(
+                model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone, logprobs=wished, shape=shape
+            ):
                 count += 1
                 if token.id in eos_ids:
                     finish = "stop"
@@ -124,11 +129,22 @@ class Answers:
                     break
         if call.gone:
             raise given_up(self.card.name)
+        if shape is not None and shape.whole:
+            finish = "length" if shape.hurried else "stop"
         if not stops.stopped:
             show(stops.feed(detokenizer.flush()))
             finish = "stop" if stops.stopped else finish
             show(stops.flush())
         return "".join(pieces), finish, Usage(input_tokens=len(prompt), output_tokens=count), written
+
+    def _shape(self, request: Chat) -> Shape | None:
+        schema = request.response_schema
+        if schema is None:
+            return None
+        if self._shapes is None:
+            width = self._loaded.model.get_output_embeddings().weight.shape[0]
+            self._shapes = Shapes(self._loaded.tokenizer, width, self._loaded.eos_ids, model=self.card.name)
+        return self._shapes.of(schema)
 
     def _logprob(self, token: Picked) -> Logprob:
         top = tuple((self._text([id]), logprob) for id, logprob in token.top)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from gateway import Response
@@ -30,28 +31,40 @@ class Row:
 
 
 class Job:
-    """The texts of one request. `prepare` makes them when they are first looked at, `finish` the response of the outputs."""
+    """The texts of one request. `prepare` makes them, so many at a time; `finish` makes the response of the outputs."""
 
-    def __init__(self, prepare: Callable[[], Sequence[Row]], finish: Callable[[Sequence[Any]], Response]) -> None:
+    def __init__(self, prepare: Callable[[], Iterable[Sequence[Row]]], finish: Callable[[Sequence[Any]], Response]) -> None:
         self.prepare, self.finish = prepare, finish
-        self.rows: Sequence[Row] | None = None
+        self.rows: list[Row] = []
         self.left: list[tuple[int, int]] = []
-        """(length, place) of each text that is not done, the shortest first."""
+        """(length, place) of each text that is there and not done, the shortest first."""
         self.had = 0.0
         """How many padded tokens it has had."""
+        self.begun = False
+        self._more: Iterator[Sequence[Row]] | None = None
         self._outputs: list[Any] = []
         self._missing = 0
 
-    def begin(self, had: float) -> None:
-        """Make the texts; the request joins those that have had so much."""
-        self.rows = self.prepare()
-        self._outputs, self._missing, self.had = [None] * len(self.rows), len(self.rows), had
-        self.left = sorted((len(row.ids), at) for at, row in enumerate(self.rows))
+    def grow(self, now: float) -> None:
+        """Make the next of its texts. When it is new, it joins those that have had so much."""
+        if not self.begun:
+            self.begun, self.had, self._more = True, now, iter(self.prepare())
+        if self._more is None:
+            return
+        rows = next(self._more, None)
+        if rows is None:
+            self._more = None
+            return
+        at = len(self.rows)
+        self.rows += rows
+        self._outputs += [None] * len(rows)
+        self._missing += len(rows)
+        self.left = sorted([*self.left, *((len(row.ids), at + place) for place, row in enumerate(rows))])
 
     @property
     def whole(self) -> bool:
         """True when every text is done."""
-        return self.rows is not None and not self._missing
+        return self.begun and self._more is None and not self._missing
 
     def take(self, place: int, output: Any) -> None:
         """One text is done."""
@@ -78,18 +91,20 @@ class Batcher:
             return []
         first = min(waiting, key=lambda job: job.had)
         longest, batch = first.left[-1][0], list[tuple[Job, int]]()
-        while not batch or longest * (len(batch) + 1) <= self._budget:
-            found = []
-            for job in waiting:
-                fits = bisect_right(job.left, (longest, sys.maxsize)) - 1
-                if fits >= 0:
-                    found.append((job.left[fits][0], -job.had, job, fits))
-            if not found:
-                break
-            length, _, job, at = max(found, key=lambda each: each[:2])
-            if batch and length < longest * LEAST_FULL:
+        ends = []  # of each request the longest text that fits, as (-length, had, order, request, place in `left`)
+        for order, job in enumerate(waiting):
+            if (at := bisect_right(job.left, (longest, sys.maxsize)) - 1) >= 0:
+                ends.append((-job.left[at][0], job.had, order, job, at))
+        heapify(ends)
+        while ends and (not batch or longest * (len(batch) + 1) <= self._budget):
+            length, _, order, job, at = heappop(ends)
+            if batch and -length < longest * LEAST_FULL:
                 break
             batch.append((job, job.left.pop(at)[1]))
             job.had += longest
+            if at:
+                heappush(ends, (-job.left[at - 1][0], job.had, order, job, at - 1))
         self.now += longest * len(batch) / len(waiting)
+        for job in waiting:  # who has filled up others' batches is not to wait for ever for that
+            job.had = min(job.had, self.now + self._budget)
         return batch

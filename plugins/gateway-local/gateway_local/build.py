@@ -151,7 +151,7 @@ def quiet() -> Iterator[None]:
     def passes(record: logging.LogRecord) -> bool:
         return record.thread != here or record.levelno >= logging.ERROR
 
-    # A filter of its own and not the logger's level: two models may load at once, and an app's settings stay.
+    # A filter of its own and not the logger's level: an app may load models too, and its settings stay.
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(passes)
     try:

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from gateway import Chat, Generate
+from gateway_local.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +77,12 @@ def decode(
     max_tokens: int,
     gone: Callable[[], bool],
     logprobs: int | None = None,
+    shape: Shape | None = None,
 ) -> Iterator[Picked]:
-    """New tokens, at most `max_tokens`, until the caller stops asking or `gone()`. Ends of text are the caller's to see.
+    """New tokens, at most `max_tokens`, until the caller stops asking, `gone()`, or the shape that they must have is whole.
 
-    With temperature 0 they are those of ``model.generate(do_sample=False)``. `logprobs`: told of each, and of so many others.
+    Ends of text are the caller's to see. With temperature 0 they are those of ``model.generate(do_sample=False)``.
+    `logprobs`: told of each, and of so many others.
     """
     device = model.device
     adjust, warp = processors(model.generation_config, sampling, device)
@@ -88,8 +91,8 @@ def decode(
     kept: dict[str, Any] = {str(cache_argument(model)): cache}
     ids: Any = torch.tensor([prompt], dtype=torch.long, device=device)  # (1, time)
     step, counts = ids, None
-    for _ in range(max_tokens):
-        if gone():
+    for left in range(max_tokens, 0, -1):
+        if gone() or (shape is not None and shape.whole):
             return
         out = model(input_ids=step, **kept, use_cache=True, logits_to_keep=1, return_dict=True)
         logits = out.logits[:, -1].to(dtype=torch.float32, copy=True)  # (1, vocabulary)
@@ -98,14 +101,20 @@ def decode(
             counts = torch.zeros_like(logits) if counts is None else counts
             logits = logits - sampling.frequency * counts - sampling.presence * (counts > 0)
         logits = adjust(ids, logits)
+        if shape is not None:
+            logits = shape.mask(logits)
         if chance is None:
             step = logits.argmax(dim=-1, keepdim=True)  # (1, 1)
         else:
             step = torch.multinomial(warp(ids, logits).softmax(dim=-1), 1, generator=chance)
+        if shape is not None and (within := shape.within(int(step), left - 1)) != int(step):
+            step = torch.full_like(step, within)
         if adjust:  # only these look back at what was written
             ids = torch.cat([ids, step], dim=-1)
         if counts is not None:
             counts.scatter_add_(1, step, torch.ones_like(step, dtype=counts.dtype))
+        if shape is not None:
+            shape.took(int(step))
         yield Picked(int(step)) if logprobs is None else _told(own[0], int(step), logprobs)
 
 

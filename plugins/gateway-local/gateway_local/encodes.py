@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -41,6 +42,8 @@ from gateway_local.render import HINT
 from gateway_local.spans import Window, answers_of, spans_of, tokens_of
 
 HYPOTHESIS = "This example is {}."
+AT_ONCE = 256
+"""So many texts are made tokens at once: a few milliseconds, after which others have their turn."""
 ANSWERS, ANSWER_TOKENS, QUESTION_TOKENS, WINDOW_TOKENS, OVERLAP_TOKENS = 1, 15, 64, 384, 128
 """What a question asks for where it does not say, as the pipeline of transformers 4 had it."""
 
@@ -53,8 +56,10 @@ class Encodes:
         self._facts, self._tokenizer = facts, loaded.tokenizer
         fallback = next((i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id) if i is not None), 0)
         self._nothing = fallback
+        if facts.head is not None and facts.head.kind in ("extract", "answer"):
+            self._tokenizer.truncation_side = "right"  # in windows, which begin at the beginning, nothing is left out
         takes = inspect.signature(loaded.model.forward).parameters
-        pairs = "token_type_ids" in takes and getattr(loaded.model.config, "type_vocab_size", 2) > 1
+        pairs = "token_type_ids" in takes and facts.types and getattr(loaded.model.config, "type_vocab_size", 2) > 1
         read = _vectors(facts) if facts.embed is not None else READS[facts.head.kind if facts.head is not None else ""]
         self._encoder = Encoder(loaded.model, owner, read, pad_id=fallback, pairs=pairs)
         self._read_at_once = min(self.card.context or WINDOW_TOKENS, 1 << 20)
@@ -77,6 +82,8 @@ class Encodes:
             case Classify() if head is not None and request.candidate_labels:
                 if head.entailment is None:
                     options.refuse("candidate_labels", "no label of it says whether one sentence follows from another")
+                if request.function_to_apply is not None:
+                    options.refuse("function_to_apply", "it goes with the labels that the model was trained on", tunes=True)
                 made = self._zero_shot(request, head)
             case Classify() if head is not None:
                 made = self._classify(request, head)
@@ -94,9 +101,11 @@ class Encodes:
         facts = self._facts.embed
         assert facts is not None
         texts = [facts.prompt + (text.lower() if facts.lower else text) for text in request.texts]
-        job = self._texts([(text,) for text in texts], self.card.context, lambda outputs, usage: EmbedResponse(
-            vectors=tuple(map(tuple, outputs)), usage=usage, model=self.card.name))  # fmt: skip
-        return job
+
+        def finish(outputs: Sequence[Any], usage: Usage) -> EmbedResponse:
+            return EmbedResponse(vectors=tuple(map(tuple, outputs)), usage=usage, model=self.card.name)
+
+        return self._texts([(text,) for text in texts], self.card.context, finish)
 
     def _classify(self, request: Classify, head: HeadFacts) -> Job:
         def finish(outputs: Sequence[Any], usage: Usage) -> ClassifyResponse:
@@ -110,8 +119,15 @@ class Encodes:
         """Whether "this is about X" follows from the text, for each label (Yin, Hay and Roth, 2019)."""
         entails = head.entailment
         assert entails is not None
-        template = request.hypothesis_template or HYPOTHESIS
+        template, most = request.hypothesis_template or HYPOTHESIS, self.card.context
         pairs = [(request.inputs, template.replace("{}", label)) for label in request.candidate_labels]
+
+        def fits() -> None:
+            for _, hypothesis in pairs:
+                if most is not None and len(self._tokens([""], [hypothesis], overflowing=False)["input_ids"][0]) >= most:
+                    message = f"a hypothesis of candidate_labels is as long as all of the {most} tokens that the model reads"
+                    raise Rejected(message, model=self.card.name)
+
         contradicts = -1 if entails == 0 else 0
 
         def finish(outputs: Sequence[Any], usage: Usage) -> ClassifyResponse:
@@ -123,7 +139,7 @@ class Encodes:
             given = zip(request.candidate_labels, scores.tolist(), strict=True)
             return self._classes([Label(label=label, score=score) for label, score in given], request, usage)
 
-        return self._texts(pairs, self.card.context, finish, truncation="only_first")
+        return self._texts(pairs, self.card.context, finish, truncation="only_first", first=fits)
 
     def _classes(self, labels: list[Label], request: Classify, usage: Usage) -> ClassifyResponse:
         labels.sort(key=lambda label: -label.score)
@@ -131,9 +147,8 @@ class Encodes:
 
     def _rerank(self, request: Rerank) -> Job:
         def finish(outputs: Sequence[Any], usage: Usage) -> RerankResponse:
-            scores = [scored(output, "sigmoid")[0] for output in outputs]
-            ranked = [Ranked(index=at, relevance_score=score) for at, score in enumerate(scores)]
-            ranked.sort(key=lambda each: -each.relevance_score)
+            order = sorted(range(len(outputs)), key=lambda at: -outputs[at][0])  # where scores are all but 1 they differ yet
+            ranked = [Ranked(index=at, relevance_score=scored(outputs[at], "sigmoid")[0]) for at in order]
             return RerankResponse(results=tuple(ranked[: request.top_n]), usage=usage, model=self.card.name)
 
         pairs = [(request.query, document) for document in request.documents]
@@ -141,16 +156,17 @@ class Encodes:
 
     def _extract(self, request: Extract, head: HeadFacts) -> Job:
         windows: list[Window] = []
-        most = self._read_at_once
-        stride = most // 4 if request.stride is None else request.stride
+        most, overlap = self._read_at_once, 0
 
-        def prepare() -> list[Row]:
-            given = self._tokens((request.inputs,), truncation=True, max_length=most, stride=self._overlap(stride, most, ()))
+        def prepare() -> Iterator[list[Row]]:
+            nonlocal overlap
+            overlap = self._overlap(request.stride, "stride", most // 4, most, ())
+            given = self._tokens([request.inputs], truncation=True, max_length=most, stride=overlap)
             windows[:] = [window_of(encoding, 0) for encoding in given.encodings]
-            return [Row(encoding.ids, encoding.type_ids) for encoding in given.encodings]
+            yield [self._row(encoding) for encoding in given.encodings]
 
         def finish(outputs: Sequence[Any]) -> ExtractResponse:
-            tokens = tokens_of(windows, outputs)
+            tokens = tokens_of(windows, outputs, overlap)
             ignored = ("O",) if request.ignore_labels is None else request.ignore_labels
             spans = spans_of(request.inputs, tokens, head.labels, request.aggregation_strategy or "simple", ignored)
             usage = Usage(input_tokens=sum(window.size for window in windows))
@@ -162,13 +178,12 @@ class Encodes:
         windows: list[Window] = []
         most = min(self._read_at_once, request.max_seq_len or WINDOW_TOKENS)
 
-        def prepare() -> list[Row]:
+        def prepare() -> Iterator[list[Row]]:
             question = self._cut(request.question, request.max_question_len or QUESTION_TOKENS)
-            stride = OVERLAP_TOKENS if request.doc_stride is None else request.doc_stride
-            overlap = self._overlap(stride, most, (question,))
-            given = self._tokens((question, request.context), truncation="only_second", max_length=most, stride=overlap)
+            overlap = self._overlap(request.doc_stride, "doc_stride", OVERLAP_TOKENS, most, (question,))
+            given = self._tokens([question], [request.context], truncation="only_second", max_length=most, stride=overlap)
             windows[:] = [window_of(encoding, 1) for encoding in given.encodings]
-            return [Row(encoding.ids, encoding.type_ids) for encoding in given.encodings]
+            yield [self._row(encoding) for encoding in given.encodings]
 
         def finish(outputs: Sequence[Any]) -> AnswerResponse:
             starts, ends = zip(*outputs, strict=True)
@@ -184,45 +199,51 @@ class Encodes:
 
     def _texts(
         self, texts: Sequence[tuple[str, ...]], most: int | None, finish: Callable[[Sequence[Any], Usage], Response],
-        *, truncation: str = "longest_first",
+        *, truncation: str = "longest_first", first: Callable[[], None] = lambda: None,
     ) -> Job:  # fmt: skip
         """A job of texts, or pairs, each of which is cut where the model reads no further."""
         used = 0
 
-        def prepare() -> list[Row]:
+        def prepare() -> Iterator[list[Row]]:
             nonlocal used
             cut: Mapping[str, Any] = {} if most is None else {"truncation": truncation, "max_length": most}
-            rows = []
-            for text in texts:
-                [encoding] = self._tokens(text, overflowing=False, **cut).encodings
-                rows.append(Row(encoding.ids, encoding.type_ids) if encoding.ids else Row([self._nothing]))
-            used = sum(len(row.ids) for row in rows)
-            return rows
+            first()
+            for at in range(0, len(texts), AT_ONCE):
+                given = self._tokens(*zip(*texts[at : at + AT_ONCE], strict=True), overflowing=False, **cut)
+                rows = [self._row(encoding) for encoding in given.encodings]
+                used += sum(len(row.ids) for row in rows)
+                yield rows
 
         return Job(prepare, lambda outputs: finish(outputs, Usage(input_tokens=used)))
 
-    def _tokens(self, texts: tuple[str, ...], *, overflowing: bool = True, **cut: Any) -> Any:
+    def _tokens(self, *texts: Sequence[str], overflowing: bool = True, **cut: Any) -> Any:
+        """Texts, or pairs of them, as lists: an empty second text by itself would be taken for none."""
         windows = {"return_overflowing_tokens": True, "return_offsets_mapping": True} if overflowing else {}
         try:
-            # As lists of one: an empty second text alone would be taken for none.
-            return self._tokenizer(*([text] for text in texts), verbose=False, **windows, **cut)
+            return self._tokenizer(*map(list, texts), verbose=False, **windows, **cut)
         except (TypeError, UnicodeError) as error:
             message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
             raise Rejected(message, model=self.card.name) from error
 
     def _cut(self, text: str, most: int) -> str:
         """So much of a text as has so many tokens."""
-        given = self._tokens((text,), overflowing=False, add_special_tokens=False, return_offsets_mapping=True)
+        given = self._tokens([text], overflowing=False, add_special_tokens=False, return_offsets_mapping=True)
         offsets = given["offset_mapping"][0]
         return text[: offsets[most - 1][1]] if len(offsets) > most else text
 
-    def _overlap(self, asked: int, most: int, beside: tuple[str, ...]) -> int:
-        """The overlap of windows: less than what a window has room for, or they would not get on."""
-        taken = len(self._tokens((*beside, ""), overflowing=False)["input_ids"][0])
-        if most - taken < 1:
-            message = f"a window of {most} tokens has no room for the text beside the {taken} that it has already"
+    def _overlap(self, asked: int | None, option: str, usual: int, most: int, beside: tuple[str, ...]) -> int:
+        """The overlap of windows, at most half of what they have room for: else a long text would be read many times over."""
+        room = most - len(self._tokens(*([text] for text in (*beside, "")), overflowing=False)["input_ids"][0])
+        if room < 2:
+            message = f"a window of {most} tokens has no room for the text beside what it has already"
             raise Rejected(message, model=self.card.name)
-        return min(asked, most - taken - 1)
+        if asked is not None and asked > room // 2:
+            message = f"{option} {asked} is more than half of the {room} tokens of text that a window of {most} has room for"
+            raise Rejected(message, model=self.card.name)
+        return min(usual, room // 2) if asked is None else asked
+
+    def _row(self, encoding: Any) -> Row:
+        return Row(encoding.ids, encoding.type_ids) if encoding.ids else Row([self._nothing])
 
 
 def window_of(encoding: Any, sequence: int) -> Window:
@@ -254,26 +275,35 @@ def _vectors(facts: Facts) -> Read:
 
     def read(output: Any, mask: torch.Tensor) -> Sequence[Any]:
         pooled = pool(output.last_hidden_state.float(), mask, embed.pooling)  # (batch, width)
-        vectors: list[list[float]] = (F.normalize(pooled, dim=-1) if embed.normalize else pooled).tolist()
-        return vectors
+        return _finite(F.normalize(pooled, dim=-1) if embed.normalize else pooled, mask)
 
     return read
 
 
+def _finite(values: torch.Tensor, mask: torch.Tensor) -> Sequence[Any]:
+    """The rows of `(batch, ...)` as lists."""
+    good = torch.isfinite(values).flatten(1).all(dim=1).tolist()
+    return [row if fine else None for row, fine in zip(values.tolist(), good, strict=True)]
+
+
 def _logits(output: Any, mask: torch.Tensor) -> Sequence[Any]:
-    values: list[list[float]] = output.logits.float().tolist()
-    return values
+    return _finite(output.logits.float(), mask)
 
 
 def _token_logits(output: Any, mask: torch.Tensor) -> Sequence[Any]:
-    logits = output.logits.float().cpu().numpy()  # (batch, time, labels)
-    return [row[:size] for row, size in zip(logits, mask.sum(dim=1).tolist(), strict=True)]
+    return _cut(output.logits, mask)
 
 
 def _ends(output: Any, mask: torch.Tensor) -> Sequence[Any]:
-    start, end = output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()  # (batch, time)
-    sizes = mask.sum(dim=1).tolist()
-    return [(one[:size], other[:size]) for one, other, size in zip(start, end, sizes, strict=True)]
+    pairs = zip(_cut(output.start_logits, mask), _cut(output.end_logits, mask), strict=True)
+    return [None if start is None or end is None else (start, end) for start, end in pairs]
+
+
+def _cut(logits: torch.Tensor, mask: torch.Tensor) -> Sequence[Any]:
+    """The rows of `(batch, time, ...)` as arrays, without the padding."""
+    rows = zip(logits.float().cpu().numpy(), mask.sum(dim=1).tolist(), strict=True)
+    cut = [row[:size].copy() for row, size in rows]
+    return [row if np.isfinite(row).all() else None for row in cut]
 
 
 READS: Mapping[str, Read] = {"classify": _logits, "rerank": _logits, "extract": _token_logits, "answer": _ends}

@@ -69,6 +69,8 @@ class Facts:
     chat: bool
     embed: EmbedFacts | None
     head: HeadFacts | None = None
+    types: bool = True
+    """Whether the model is told which token is of which of two texts: its tokenizer_config.json may say that it is not."""
 
     @property
     def encoder(self) -> bool:
@@ -110,6 +112,7 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
         chat=not encoder and has_chat_template(weights, tokenizer_config),
         embed=read_embedding(resources, uri, weights, config) if headless else None,
         head=read_head(uri, architecture, config) if encoder and not headless else None,
+        types="token_type_ids" in tokenizer_config.get("model_input_names", ["token_type_ids"]),
     )
 
 

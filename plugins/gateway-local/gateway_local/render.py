@@ -13,8 +13,6 @@ def refuse_options(request: Chat, options: Options) -> None:
     """UnsupportedOption for the first option of a chat that local models do not honour yet."""
     if request.tools:
         options.refuse("tools", HINT)
-    if request.response_format is not None:
-        options.refuse("response_format", HINT)
     if request.reasoning not in (None, "none"):
         options.refuse("reasoning", HINT, tunes=True)
 

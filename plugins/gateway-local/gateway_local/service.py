@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from gateway_local.encodes import Encodes
 
 TASKS: dict[str, type[Request[Any]]] = {task.task: task for task in (Generate, Chat, Embed, Classify, Rerank, Extract, Answer)}
-GENERATING = frozenset({"streaming", "stop", "seed", "top_k", "penalties", "logprobs"})
+GENERATING = frozenset({"streaming", "stop", "seed", "top_k", "penalties", "logprobs", "json_schema"})
 ZERO_SHOT = frozenset({"zero_shot"})
 ANY_LENGTH = frozenset({"any_length"})
-"""What does not fit is cut, as sentence-transformers does, or read in windows."""
+"""What does not fit is read in windows."""
 
 
 class LocalModel(ModelService):
@@ -169,10 +169,12 @@ class LocalModel(ModelService):
 
     @staticmethod
     def _features(facts: Facts) -> frozenset[str]:
+        head = facts.head
         if not facts.encoder:
             return GENERATING
-        follows = facts.head is not None and facts.head.kind == "classify" and facts.head.entailment is not None
-        return ANY_LENGTH | (ZERO_SHOT if follows else frozenset())
+        if head is not None and head.kind in ("extract", "answer"):
+            return ANY_LENGTH
+        return ZERO_SHOT if head is not None and head.kind == "classify" and head.entailment is not None else frozenset()
 
     def _dtype(self, facts: Facts, *, gpu: bool) -> str:
         return known.chosen_dtype(self._options.dtype, facts, gpu=gpu, native_bf16=known.native_bf16())

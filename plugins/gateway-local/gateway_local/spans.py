@@ -43,19 +43,20 @@ class Window:
     words: Sequence[tuple[int, int]]
 
 
-def tokens_of(windows: Sequence[Window], logits: Sequence[Any]) -> list[Token]:
-    """Every token of a text once, in order. `logits` are `(time, labels)` for each window."""
-    found: dict[tuple[int, int, int], tuple[int, Token]] = {}
+def tokens_of(windows: Sequence[Window], logits: Sequence[Any], stride: int) -> list[Token]:
+    """Every token of a text once, in order. `logits` are `(time, labels)` for each window, `stride` is their overlap."""
+    found: dict[int, tuple[int, Token]] = {}
+    first = 0  # the number of the window's first token in the whole text
     for window, values in zip(windows, logits, strict=True):
-        scores, seen = softmax(np.asarray(values, dtype=np.float64)), dict[tuple[int, int], int]()
-        for place, (start, end), word in zip(window.places, window.offsets, window.words, strict=True):
-            # Tokens of one character, as of an emoji's bytes, have the same offsets: they are told apart by their number.
-            nth = seen[start, end] = seen.get((start, end), -1) + 1
+        scores, before = softmax(np.asarray(values, dtype=np.float64)), -1
+        for at, (place, (start, end), word) in enumerate(zip(window.places, window.offsets, window.words, strict=True)):
             context = min(place, window.size - 1 - place)
-            known = found.get((start, end, nth))
+            known = found.get(first + at)
             if known is None or context > known[0]:
-                found[start, end, nth] = context, Token(scores[place], start, end, inner=nth > 0 or start > word[0])
-    return [token for _, (_, token) in sorted(found.items(), key=lambda item: item[0])]
+                found[first + at] = context, Token(scores[place], start, end, inner=start > word[0] or start == before)
+            before = start
+        first += len(window.places) - stride
+    return [token for _, (_, token) in sorted(found.items())]
 
 
 def spans_of(
@@ -136,15 +137,19 @@ def answers_of(
         places = [*window.places]
         begin, stop = (_shares(np.asarray(logits, dtype=np.float64), places) for logits in (start, end))
         nothing = min(nothing, float(begin[0] * stop[0]))  # of the first token, which stands for no answer
-        pairs = np.triu(np.outer(begin[places], stop[places])) if places else np.zeros((0, 0))
-        pairs = np.tril(pairs, most_tokens - 1)
-        for flat in np.argsort(-pairs, axis=None, kind="stable")[:top_k]:
-            one, other = divmod(int(flat), len(places))
-            if pairs[one, other] <= 0.0:
+        count = len(places)
+        # Row n: an answer of n + 1 tokens, by where it begins.
+        band = np.zeros((min(most_tokens, count), count))
+        for more in range(len(band)):
+            band[more, : count - more] = begin[places][: count - more] * stop[places][more:]
+        whole, here = window.words if words else window.offsets, set[tuple[int, int]]()
+        for flat in np.argsort(-band, axis=None, kind="stable"):
+            more, one = divmod(int(flat), count)
+            if band[more, one] <= 0.0 or len(here) == top_k:
                 break
-            whole = window.words if words else window.offsets
-            where = whole[one][0], whole[other][1]
-            found[where] = max(found.get(where, 0.0), float(pairs[one, other]))
+            where = whole[one][0], whole[one + more][1]
+            here.add(where)
+            found[where] = max(found.get(where, 0.0), float(band[more, one]))
     best = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:top_k]
     if impossible and (not best or nothing > best[0][1]):
         return []

@@ -30,7 +30,9 @@ def load_tokenizer(weights: Weights, facts: Facts) -> Any:
     tokens = {key: value for key, value in tokens.items() if isinstance(value, str) and core.token_to_id(value) is not None}
     file, template = chat_template(weights, config) if facts.chat else ("", None)
     kind: Any = transformers.PreTrainedTokenizerFast
-    tokenizer = kind(tokenizer_object=core, chat_template=template, clean_up_tokenization_spaces=False, **tokens)
+    side = "left" if config.get("truncation_side") == "left" else "right"
+    facts_of = {"chat_template": template, "clean_up_tokenization_spaces": False, "truncation_side": side}
+    tokenizer = kind(tokenizer_object=core, **facts_of, **tokens)
     if template is not None:
         check_template(tokenizer, file)
     return tokenizer

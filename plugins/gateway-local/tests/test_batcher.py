@@ -14,8 +14,9 @@ LENGTHS = st.lists(st.integers(1, 2000), max_size=40)
 
 
 def job(lengths: list[int], batcher: Batcher) -> Job:
-    made = Job(lambda: [Row([0] * length) for length in lengths], lambda outputs: Response())
-    made.begin(batcher.now)
+    made = Job(lambda: [[Row([0] * length)] for length in lengths], lambda outputs: Response())
+    for _ in range(len(lengths) + 1):  # its texts, and that there are no more
+        made.grow(batcher.now)
     return made
 
 
@@ -27,7 +28,7 @@ def drained(batcher: Batcher, jobs: list[Job]) -> list[list[tuple[Job, int]]]:
 
 
 def sizes(batch: list[tuple[Job, int]]) -> list[int]:
-    return [len(job.rows[at].ids) for job, at in batch if job.rows is not None]
+    return [len(job.rows[at].ids) for job, at in batch]
 
 
 @given(st.lists(LENGTHS, max_size=5))
@@ -60,6 +61,18 @@ def test_a_long_request_is_not_starved_by_short_ones_that_keep_coming() -> None:
         for _ in range(2):
             served += sum(one is long for one, _ in batcher.next([long, *others]))
     assert served == 40
+
+
+def test_who_has_filled_up_others_batches_does_not_wait_for_that_afterwards() -> None:
+    batcher = Batcher(100)
+    filler = job([5] * 3000, batcher)
+    for _ in range(100):  # others say how long the batches are
+        batcher.next([filler, *(job([50], batcher) for _ in range(5))])
+        batcher.next([filler, job([10], batcher)])
+    waited = 0
+    while not any(one is filler for one, _ in batcher.next([filler, job([100], batcher)])):
+        waited += 1
+    assert waited <= 8
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=30), st.integers(2, 5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gateway_local import LocalModel
+from gateway_local.batcher import Job
 
 from gateway import (
     Answer,
@@ -21,6 +23,7 @@ from gateway import (
     Request,
     Rerank,
     Resources,
+    ServiceCrashed,
     UnsupportedOption,
     UnsupportedTask,
     WeightsError,
@@ -99,9 +102,11 @@ def test_a_model_that_cannot_tell_what_follows_refuses_labels_of_one_s_own(make:
         async with started(path) as model:
             return frozenset(model.card.features if model._answers is None else model._answers.card.features)
 
-    assert asyncio.run(features(path)) == {"any_length"}
+    assert asyncio.run(features(path)) == frozenset()
+    assert asyncio.run(features(make("TokenClassification", labels=NER))) == {"any_length"}
+    assert asyncio.run(features(make("QuestionAnswering"))) == {"any_length"}
     nli = make("SequenceClassification", labels=("entailment", "neutral", "contradiction"))
-    assert asyncio.run(features(nli)) == {"any_length", "zero_shot"}
+    assert asyncio.run(features(nli)) == {"zero_shot"}
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
@@ -121,11 +126,33 @@ def test_spans_are_those_of_the_pipeline(make: Any, started: Any, strategy: Any)
 
 def test_a_long_text_is_read_in_windows_and_each_word_judged_once(make: Any, started: Any) -> None:
     path = make("TokenClassification", labels=NER)
-    for stride in (None, 0, 5, 1000):
+    for stride in (None, 0, 1, 5, 14):
         request = Extract(inputs=LONG, aggregation_strategy="none", ignore_labels=(), stride=stride)
         [reply] = asked(started, path, request)
         assert "".join(LONG[span.start : span.end] for span in reply.spans) == LONG.replace(" ", "")
         assert all(a.end <= b.start for a, b in zip(reply.spans, reply.spans[1:], strict=False))
+
+
+def test_an_overlap_that_would_read_a_text_many_times_over_is_refused(make: Any, started: Any) -> None:
+    with pytest.raises(Rejected, match="stride 1000 is more than half of the 30 tokens"):
+        asked(started, make("TokenClassification", labels=NER), Extract(inputs=LONG, stride=1000))
+    with pytest.raises(Rejected, match="doc_stride 20 is more than half"):
+        asked(started, make("QuestionAnswering"), Answer(question="the cat ?", context=LONG, doc_stride=20))
+    [reply] = asked(started, make("QuestionAnswering"), Answer(question="the cat ?", context=LONG))
+    assert reply.usage.input_tokens < 5 * len(LONG.split())
+
+
+def test_an_emoji_that_a_window_cuts_loses_none_of_its_tokens(make: Any, started: Any) -> None:
+    path = make("TokenClassification", labels=NER, words=False)
+    counts = set()
+    for stride in (0, 1, 2, 5, None):
+        request = Extract(inputs="😀🎉" * 12, aggregation_strategy="none", ignore_labels=(), stride=stride)
+        counts.add(len(asked(started, path, request)[0].spans))
+    assert counts == {96}
+
+
+def test_a_text_without_tokens_holds_nothing(make: Any, started: Any) -> None:
+    assert asked(started, make("TokenClassification", labels=NER), Extract(inputs="   "))[0].spans == ()
 
 
 def test_offsets_are_characters_whatever_the_bytes(make: Any, started: Any) -> None:
@@ -209,6 +236,72 @@ def test_a_long_context_is_searched_in_windows(make: Any, started: Any) -> None:
     assert max(one.end for one in asked(started, path, Answer(question="a ?", context=LONG, top_k=500))[0].answers) > 150
     with pytest.raises(Rejected, match="has no room"):
         asked(started, path, Answer(question="the cat sat on", context=LONG, max_seq_len=6))
+
+
+def test_a_hypothesis_that_fills_the_model_is_refused_and_what_does_not_go_with_labels_too(make: Any, started: Any) -> None:
+    path = make("SequenceClassification", labels=("entailment", "neutral", "contradiction"))
+    with pytest.raises(Rejected, match="candidate_labels"):
+        asked(started, path, Classify(inputs=TEXT, candidate_labels=("dog " * 100, "sea")))
+    both = {"candidate_labels": ("dog", "sea"), "function_to_apply": "sigmoid"}
+    with pytest.raises(UnsupportedOption, match="function_to_apply"):
+        asked(started, path, Classify(inputs=TEXT, **both))
+    [reply] = asked(started, path, Classify(inputs=TEXT, **both, meta=Meta(drop_unsupported=True)))
+    assert reply.dropped == ("function_to_apply",)
+
+
+def test_numbers_that_are_none_fail_alone(make: Any, started: Any) -> None:
+    import torch
+
+    async def whole() -> None:
+        async with started(make("SequenceClassification", labels=("bad", "good"))) as model:
+            encoder: Any = model._answers._encoder
+            read = encoder._read
+
+            def broken(output: Any, mask: Any) -> Any:
+                output.logits[mask.sum(dim=1) > 20] = torch.nan
+                return read(output, mask)
+
+            encoder._read = broken
+            asks = [model.run(Classify(inputs=text)) for text in ("the cat", "the " * 30, "a dog")]
+            one, two, three = await asyncio.gather(*asks, return_exceptions=True)
+            assert isinstance(two, ServiceCrashed) and "no finite numbers" in str(two)
+            assert len(one.labels) == len(three.labels) == 2
+
+    asyncio.run(whole())
+
+
+def test_one_request_s_error_holds_nothing_of_the_others(make: Any, started: Any) -> None:
+    async def whole() -> None:
+        async with started(make("SequenceClassification", labels=("bad", "good"))) as model:
+            encoder: Any = model._answers._encoder
+            forward = encoder._forward
+
+            def tight(rows: Any) -> Any:
+                if any(len(row.ids) > 20 for row in rows):
+                    raise MemoryError
+                return forward(rows)
+
+            encoder._forward = tight
+            texts = ["the " * 30, *["the cat sat"] * 20]
+            got = await asyncio.gather(*(model.run(Classify(inputs=text)) for text in texts), return_exceptions=True)
+            error, got = got[0], None
+            assert isinstance(error, Overloaded)
+            gc.collect()
+            assert sum(type(each) is Job for each in gc.get_objects()) <= 1
+
+    asyncio.run(whole())
+
+
+def test_a_short_request_is_answered_while_a_long_one_is_still_made_into_tokens(make: Any, started: Any) -> None:
+    async def whole() -> None:
+        async with started(make("SequenceClassification", num_labels=1)) as model:
+            long = asyncio.create_task(model.run(Rerank(query="the cat", documents=("a dog ran",) * 6000)))
+            await asyncio.sleep(0)
+            await model.run(Rerank(query="the cat", documents=("a dog ran",)))
+            assert not long.done()
+            assert len((await long).results) == 6000
+
+    asyncio.run(whole())
 
 
 def test_many_at_once_are_answered_as_one_by_one(make: Any, started: Any) -> None:

@@ -6,13 +6,15 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
 from gateway import (
     Chat,
     ContextTooLong,
+    Delta,
     Embed,
     Generate,
     Image,
@@ -127,6 +129,66 @@ def test_penalties_are_taken_off_for_what_was_written(llama: Path, started: Any)
         text = asyncio.run(ask(presence_penalty=presence, frequency_penalty=frequency))
         assert text == tokenizer.decode(ids[start:], skip_special_tokens=True)
     assert asyncio.run(ask(presence_penalty=2.0)) != asyncio.run(ask())
+
+
+class Place(BaseModel):
+    city: Literal["Bern", "Zürich"]
+    people: int = Field(ge=0, le=99)
+    rivers: list[bool] = Field(min_length=2, max_length=2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_an_answer_has_the_shape_that_was_asked_for(llama: Path, started: Any, temperature: float) -> None:
+    async def ask() -> None:
+        async with started(llama) as service:
+            for seed in range(5):
+                request = Chat.ask(PROMPT, response_format=Place, temperature=temperature, seed=seed, max_tokens=200)
+                reply = await service.run(request)
+                assert reply.finish == "stop" and request.accept(reply).parsed == Place.model_validate_json(reply.text)
+                pieces = [item.text async for item in service.stream(request) if isinstance(item, Delta)]
+                assert "".join(pieces) == reply.text
+            cut = await service.run(Chat.ask(PROMPT, response_format=Place, max_tokens=3))
+            assert cut.finish == "length" and cut.usage.output_tokens == 3
+            free = await service.run(Chat.ask(PROMPT, max_tokens=5))
+            assert free.text  # one request's shape is that request's
+
+    asyncio.run(ask())
+
+
+class Story(BaseModel):
+    title: str
+    pages: list[dict[str, str]]
+    end: int
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_open_is_closed_before_the_tokens_run_out(llama: Path, started: Any, seed: int) -> None:
+    """A model that knows nothing ends no text by itself."""
+
+    async def ask() -> None:
+        async with started(llama) as service:
+            for most in (60, 90, 150):
+                request = Chat.ask(PROMPT, response_format=Story, temperature=1.0, seed=seed, max_tokens=most)
+                reply = await service.run(request)
+                assert Story.model_validate_json(reply.text) and reply.usage.output_tokens <= most
+                assert reply.finish == "length" or reply.usage.output_tokens < most
+
+    asyncio.run(ask())
+
+
+def test_an_object_gets_no_properties_that_nobody_named_unless_several_schemas_speak_of_it() -> None:
+    from gateway_local.shape import sparing
+
+    inner, values = {"type": "object", "properties": {}}, {"enum": [{"properties": 1}]}
+    closed = {"additionalProperties": False}
+    named = {"type": "object", "properties": {"a": inner, "properties": values}}
+    assert sparing(named) == {**named, "properties": {"a": {**inner, **closed}, "properties": values}, **closed}
+    for kept in (
+        {"properties": {}, "additionalProperties": {"type": "string"}},
+        {"allOf": [{"properties": {"a": True}}, {"properties": {"b": True}}]},
+        {"properties": {}, "anyOf": [{"required": ["a"]}]},
+    ):
+        assert sparing(kept) == kept
 
 
 def test_top_k_of_one_is_the_likeliest(llama: Path, started: Any) -> None:
@@ -289,7 +351,8 @@ def test_a_chat_needs_a_template(gpt2: Path, started: Any, lent: Resources) -> N
 def test_what_a_chat_cannot_carry_is_refused_by_name(llama: Path, started: Any) -> None:
     turns = [
         ("tools", Chat.ask("hi", tools=(Tool(name="look"),))),
-        ("response_format", Chat.ask("hi", response_format={"type": "object"})),
+        ("response_format", Chat.ask("hi", response_format={"not": {"type": "string"}})),
+        ("response_format", Chat.ask("hi", response_format={"type": "nonsense"})),
         ("reasoning", Chat.ask("hi", reasoning="high")),
         ("images", Chat.ask("hi", Image(data=b"x"))),
         ("tools", Chat(messages=(Message.user("hi"), Message.assistant(ToolCall("1", "look"))))),

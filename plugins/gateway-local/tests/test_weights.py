@@ -69,7 +69,7 @@ def test_the_card_has_the_figures_of_the_model_itself(
     assert card.languages == frozenset({"en"})
     assert card.dimensions == (32 if kind == "bert" else None)
     assert card.features == (
-        {"any_length"} if kind == "bert" else {"streaming", "stop", "seed", "top_k", "penalties", "logprobs"}
+        set() if kind == "bert" else {"streaming", "stop", "seed", "top_k", "penalties", "logprobs", "json_schema"}
     )
     assert card.first_token_s and card.per_token_s is not None
 
