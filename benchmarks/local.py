@@ -29,9 +29,9 @@ NAMES = ("gateway", "gateway, 24 callers", "arrival order, 32", "sentence-transf
 
 
 def texts_of(count: int) -> list[str]:
-    """Texts of 3 to 180 words, most of them short."""
+    """Texts of 3 to 140 words, most of them short."""
     chance = random.Random(7)
-    return [" ".join(chance.choices(WORDS, k=int(3 + 177 * chance.random() ** 3))) for _ in range(count)]
+    return [" ".join(chance.choices(WORDS, k=int(3 + 137 * chance.random() ** 3))) for _ in range(count)]
 
 
 def gateway(texts: Sequence[str], callers: int) -> Callable[[], Any]:

