@@ -20,7 +20,6 @@ from gateway import (
     Logprob,
     ModelCard,
     Options,
-    Rejected,
     Request,
     Response,
     ServiceCrashed,
@@ -35,6 +34,7 @@ from gateway_local.owner import Call, given_up
 from gateway_local.render import refuse_options, template_messages
 from gateway_local.shape import Shape, Shapes
 from gateway_local.text import Detokenizer, StopFilter
+from gateway_local.tokens import tokenized
 
 DEFAULT_MAX_TOKENS = 512
 
@@ -83,11 +83,8 @@ class Answers:
         return ChatResponse.of(text, finish=finish, usage=usage, logprobs=logprobs, model=self.card.name)
 
     def _tokens(self, text: str, *, special: bool = True) -> list[int]:
-        try:
-            ids: list[int] = self._loaded.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-        except (TypeError, UnicodeError) as error:
-            message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
-            raise Rejected(message, model=self.card.name) from error
+        made = tokenized(self._loaded.tokenizer, text, model=self.card.name, add_special_tokens=special)
+        ids: list[int] = made["input_ids"]
         return ids
 
     def _continue(

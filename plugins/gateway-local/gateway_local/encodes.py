@@ -40,6 +40,7 @@ from gateway_local.load import Loaded
 from gateway_local.owner import Call, Owner, given_up
 from gateway_local.render import HINT
 from gateway_local.spans import Window, answers_of, spans_of, tokens_of
+from gateway_local.tokens import tokenized
 
 HYPOTHESIS = "This example is {}."
 AT_ONCE = 256
@@ -54,15 +55,14 @@ class Encodes:
     def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner) -> None:
         self.card = card
         self._facts, self._tokenizer = facts, loaded.tokenizer
-        fallback = next((i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id) if i is not None), 0)
-        self._nothing = fallback
+        self._pad_id = next((i for i in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id) if i is not None), 0)
         if facts.head is not None and facts.head.kind in ("extract", "answer"):
             self._tokenizer.truncation_side = "right"  # in windows, which begin at the beginning, nothing is left out
         takes = inspect.signature(loaded.model.forward).parameters
         pairs = "token_type_ids" in takes and facts.types and getattr(loaded.model.config, "type_vocab_size", 2) > 1
         read = _vectors(facts) if facts.embed is not None else READS[facts.head.kind if facts.head is not None else ""]
-        self._encoder = Encoder(loaded.model, owner, read, pad_id=fallback, pairs=pairs)
-        self._read_at_once = min(self.card.context or WINDOW_TOKENS, 1 << 20)
+        self._encoder = Encoder(loaded.model, owner, read, pad_id=self._pad_id, pairs=pairs)
+        self._read_at_once = self.card.context or WINDOW_TOKENS
 
     def serve(self, call: Call) -> Response:
         """The response to the request of a call's job."""
@@ -95,7 +95,9 @@ class Encodes:
                 made = self._answer(request)
             case _:
                 raise UnsupportedTask.of(self.card, request)
-        return self.serve, Job(made.prepare, lambda outputs: options.noted(made.finish(outputs)))
+        finish = made.finish
+        made.finish = lambda outputs: options.noted(finish(outputs))
+        return self.serve, made
 
     def _embed(self, request: Embed) -> Job:
         facts = self._facts.embed
@@ -219,11 +221,7 @@ class Encodes:
     def _tokens(self, *texts: Sequence[str], overflowing: bool = True, **cut: Any) -> Any:
         """Texts, or pairs of them, as lists: an empty second text by itself would be taken for none."""
         windows = {"return_overflowing_tokens": True, "return_offsets_mapping": True} if overflowing else {}
-        try:
-            return self._tokenizer(*map(list, texts), verbose=False, **windows, **cut)
-        except (TypeError, UnicodeError) as error:
-            message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
-            raise Rejected(message, model=self.card.name) from error
+        return tokenized(self._tokenizer, *map(list, texts), model=self.card.name, **windows, **cut)
 
     def _cut(self, text: str, most: int) -> str:
         """So much of a text as has so many tokens."""
@@ -243,7 +241,7 @@ class Encodes:
         return min(usual, room // 2) if asked is None else asked
 
     def _row(self, encoding: Any) -> Row:
-        return Row(encoding.ids, encoding.type_ids) if encoding.ids else Row([self._nothing])
+        return Row(encoding.ids, encoding.type_ids) if encoding.ids else Row([self._pad_id])
 
 
 def window_of(encoding: Any, sequence: int) -> Window:

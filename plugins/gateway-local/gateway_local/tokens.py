@@ -9,7 +9,7 @@ import jinja2
 import transformers
 from tokenizers import Tokenizer
 
-from gateway import Weights, WeightsError
+from gateway import Rejected, Weights, WeightsError
 from gateway_local.facts import Facts, optional_json
 
 
@@ -36,6 +36,15 @@ def load_tokenizer(weights: Weights, facts: Facts) -> Any:
     if template is not None:
         check_template(tokenizer, file)
     return tokenizer
+
+
+def tokenized(tokenizer: Any, *texts: Any, model: str, **options: Any) -> Any:
+    """What the tokenizer makes of a text, of a pair, or of lists of them. Rejected for what is no text."""
+    try:
+        return tokenizer(*texts, verbose=False, **options)
+    except (TypeError, UnicodeError) as error:
+        message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
+        raise Rejected(message, model=model) from error
 
 
 def chat_template(weights: Weights, config: Mapping[str, Any]) -> tuple[str, str]:

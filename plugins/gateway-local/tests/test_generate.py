@@ -31,14 +31,20 @@ from gateway import (
 PROMPT = "the cat sat on"
 
 
-def generated(path: Path, prompt: str, count: int, **options: Any) -> str:
-    """What transformers' own generate makes of the same weights."""
-    import torch
+def reference(path: Path) -> tuple[Any, Any]:
+    """transformers' own model and tokenizer of the same files."""
     import transformers
 
     library: Any = transformers
-    model = library.AutoModelForCausalLM.from_pretrained(path)
     tokenizer = library.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+    return library.AutoModelForCausalLM.from_pretrained(path), tokenizer
+
+
+def generated(path: Path, prompt: str, count: int, **options: Any) -> str:
+    """What transformers' own generate makes of the same weights."""
+    import torch
+
+    model, tokenizer = reference(path)
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, **options)
     new = out[0, ids.shape[1] :].tolist()
@@ -74,11 +80,8 @@ def test_a_repetition_penalty_of_the_model_holds_as_in_generate(llama: Path, sta
 
 def test_logprobs_are_the_model_s_own_whatever_picks_the_token(llama: Path, started: Any) -> None:
     import torch
-    import transformers
 
-    library: Any = transformers
-    model = library.AutoModelForCausalLM.from_pretrained(llama)
-    tokenizer = library.PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"))
+    model, tokenizer = reference(llama)
 
     async def ask(**options: Any) -> Any:
         async with started(llama) as service:
@@ -105,11 +108,8 @@ def test_logprobs_are_the_model_s_own_whatever_picks_the_token(llama: Path, star
 
 def test_penalties_are_taken_off_for_what_was_written(llama: Path, started: Any) -> None:
     import torch
-    import transformers
 
-    library: Any = transformers
-    model = library.AutoModelForCausalLM.from_pretrained(llama)
-    tokenizer = library.PreTrainedTokenizerFast(tokenizer_file=str(llama / "tokenizer.json"))
+    model, tokenizer = reference(llama)
 
     async def ask(**options: Any) -> str:
         async with started(llama) as service:
