@@ -128,7 +128,9 @@ class Call:
 
     async def abandon(self) -> None:
         """Close what the call alone has used; on a connection that others use, tell the server that nobody listens any more."""
-        # httpcore forgets a connection whose handshake is cancelled: it would be open until it is collected.
+        # httpcore forgets a connection whose handshake is cancelled: it would be open until it is collected. One of HTTP/2 that
+        # is cancelled before its first headers keeps a wrong count of its streams, and others wait for it: better they lose it
+        # now, which they may try again, than get an error of httpcore's own later.
         for each in self._sockets:
             await each.aclose()
         if self._stream is None:
