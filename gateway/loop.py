@@ -7,7 +7,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from gateway.batch import Handed
@@ -40,7 +41,13 @@ class Job(Generic[T]):
         if not self.ended.done():
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and so has this
                 self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
-            wait([self.ended], timeout=LET_GO_S)
+            with contextlib.suppress(Empty):
+                self._wait(LET_GO_S)
+
+    def result(self) -> T:
+        """Wait until it has ended, and give its result."""
+        self._wait(None)
+        return self.ended.result()
 
     def abandon(self) -> None:
         """The loop has ended: if this never began, or never ended, it does so now."""
@@ -48,6 +55,12 @@ class Job(Generic[T]):
             self._work.close()
         if not self.ended.done():
             self.ended.set_exception(Closed("the gateway was closed"))
+
+    def _wait(self, timeout_s: float | None) -> None:
+        # Not in the Future itself: Ctrl-C in the midst of Condition.wait becomes "cannot release un-acquired lock".
+        ended: SimpleQueue[Future[T]] = SimpleQueue()
+        self.ended.add_done_callback(ended.put)
+        ended.get(timeout=timeout_s)
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
@@ -119,7 +132,7 @@ class Loop:
             if meanwhile is not None:
                 job.ended.add_done_callback(meanwhile.end)
                 meanwhile.serve()
-            return job.ended.result()
+            return job.result()
         except BaseException:
             if job is not None:
                 job.cancel()

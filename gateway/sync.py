@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -173,8 +173,7 @@ class SyncStream(Generic[R]):
         self._owner = owner  # an unreferenced Gateway is closed, and this needs it open
         self._loop = loop
         self._pump: Callable[[], Coroutine[Any, Any, None]] = lambda: self._read(gateway, request, need, meta)
-        self._changed = threading.Condition()
-        self._ready: deque[Delta | Restart] = deque()
+        self._ready: SimpleQueue[Delta | Restart | None] = SimpleQueue()  # whose `get` Ctrl-C may end at any moment
         self._full = False
         self._room: asyncio.Event | None = None
         self._response: R | None = None
@@ -182,18 +181,12 @@ class SyncStream(Generic[R]):
 
     def __iter__(self) -> Iterator[Delta | Restart]:
         job = self._begin()
-        while True:
-            with self._changed:
-                while not self._ready and not job.ended.done():
-                    self._changed.wait()
-                if not self._ready:
-                    break
-                delta = self._ready.popleft()
-                resume = self._full and not self._ready
-                self._full = self._full and not resume
-            if resume and self._room is not None:
+        while (delta := self._ready.get()) is not None:
+            if self._full and self._ready.empty() and self._room is not None:
+                self._full = False
                 self._loop.soon(self._room.set)
             yield delta
+        self._ready.put(None)  # for whoever iterates again, or beside this
         if not job.ended.cancelled():
             job.ended.result()
 
@@ -227,7 +220,7 @@ class SyncStream(Generic[R]):
             raise Closed("this stream was begun before a fork: the child cannot read it")
         if self._job is None:
             self._job = self._loop.begin(self._pump())
-            self._job.ended.add_done_callback(self._notify)
+            self._job.ended.add_done_callback(self._finish)
         return self._job
 
     async def _read(self, gateway: AsyncGateway, request: Request[R], need: Need | None, meta: Meta | None) -> None:
@@ -235,18 +228,16 @@ class SyncStream(Generic[R]):
         self._room = asyncio.Event()
         async with gateway.stream(request, need, meta=meta) as stream:
             async for delta in stream:
-                with self._changed:
-                    self._ready.append(delta)
-                    self._full = full = len(self._ready) >= BUFFERED_DELTAS
-                    self._changed.notify()
+                full = self._ready.qsize() >= BUFFERED_DELTAS - 1
+                self._full = full  # before the last one is there: whoever takes that one sees it
+                self._ready.put(delta)
                 if full:
                     await self._room.wait()
                     self._room.clear()
             self._response = stream.response
 
-    def _notify(self, _: Future[None]) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _finish(self, _: Future[None]) -> None:
+        self._ready.put(None)
 
 
 def _shut(gateway: AsyncGateway, loop: Loop) -> None:

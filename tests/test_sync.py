@@ -237,6 +237,45 @@ def test_ctrl_c_frees_what_was_held_and_is_raised_again(verb: str) -> None:
         assert process.returncode == 0
 
 
+CTRL_C_OFTEN = """
+import asyncio, random, signal, sys
+from gateway import Chat, Delta, Gateway, ModelCard, ModelService
+
+class Slow(ModelService):
+    card = ModelCard(name="slow", tasks=frozenset({Chat}))
+
+    async def run(self, request, /):
+        await asyncio.Event().wait()
+
+    async def stream(self, request, /):
+        while True:
+            yield Delta("x")
+            await asyncio.sleep(0)
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+with Gateway([Slow()]) as gw:
+    for at in range(int(sys.argv[2])):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0003, 0.003))
+            if sys.argv[1] == "run":
+                gw.chat("hello")
+            else:
+                with gw.stream(Chat.ask("hello")) as stream:
+                    for delta in stream:
+                        pass
+        except KeyboardInterrupt:
+            pass
+print("each was a KeyboardInterrupt")
+"""
+
+
+@pytest.mark.parametrize("verb", ["run", "stream"])
+def test_ctrl_c_at_any_moment_is_raised_as_itself(verb: str) -> None:
+    command = [sys.executable, "-c", CTRL_C_OFTEN, verb, "500"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("each was a KeyboardInterrupt\n", 0), done.stderr
+
+
 def test_a_program_that_forgets_to_close_still_ends() -> None:
     code = (
         "from gateway import Gateway\nfrom gateway.testing import Echo\ngw = Gateway([Echo('e')])\nprint(gw.chat('hi').model)"
