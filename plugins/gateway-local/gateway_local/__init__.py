@@ -4,7 +4,10 @@ options, hub                what a row may say; weights of the Hugging Face hub
 facts, heads                what a model is, from its headers and small files alone
 tokens, build, load         a tokenizer; a model of whose weights each is accounted for; both, read
 owner                       the one thread that may touch a loaded model, and who waits for it
-answer, render, decode      a decoder's answers: chat templates, and one token after the other
+answer, render              a decoder's tasks: prompts of requests, chat templates, responses
+decoder, passes, attend     all answers at once, a token each at a time: who is in a pass; the pass; its attention
+slots                       where the keys and values of all the texts lie
+writer, picking             one answer: how a token is picked, and what becomes of it
 text, shape                 tokens to text, and stop strings; answers that fit a JSON Schema
 encodes, encoder, batcher   an encoder's tasks; its batches; which texts go into one
 embed, spans                vectors of texts; tokens to spans of characters

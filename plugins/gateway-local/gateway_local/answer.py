@@ -1,7 +1,8 @@
-"""Answers: what a loaded model does with each task. Everything here runs on the owner's thread; imports torch."""
+"""Answers: what a loaded decoder does with each task: prompts of requests, responses of what was written. Imports torch."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,6 @@ from gateway import (
     Chat,
     ChatResponse,
     ContextTooLong,
-    Delta,
-    Finish,
     Generate,
     GenerateResponse,
     Logprob,
@@ -25,44 +24,63 @@ from gateway import (
     ServiceCrashed,
     UnsupportedOption,
     UnsupportedTask,
-    Usage,
 )
-from gateway_local.decode import Picked, decode, sampling_of
-from gateway_local.facts import Facts
+from gateway_local.decoder import Decoder, Row
+from gateway_local.facts import CPU_FLOPS, Facts
 from gateway_local.load import Loaded
-from gateway_local.owner import Call, given_up
+from gateway_local.options import ModelOptions
+from gateway_local.owner import Call, Owner
+from gateway_local.passes import Together, passes_of
+from gateway_local.picking import Picked, Picker, sampling_of
 from gateway_local.render import refuse_options, template_messages
 from gateway_local.shape import Shape, Shapes
-from gateway_local.text import Detokenizer, StopFilter
+from gateway_local.slots import Slots
 from gateway_local.tokens import tokenized
+from gateway_local.writer import Writer
 
 DEFAULT_MAX_TOKENS = 512
+PROBED_TOKENS = 4096
+LONG_CONTEXT = 1 << 15
+CACHE_SHARE = 0.3
+"""Of the memory that is free once the weights are there, so much may be keys and values."""
+PASS_S = 0.1
+LEAST_PROMPT_TOKENS, MOST_PROMPT_TOKENS, GPU_PROMPT_TOKENS = 32, 512, 2048
 
 
 class Answers:
-    """One loaded model. Each method answers one request, sends deltas through its call, and stops when the call is gone."""
+    """One loaded model, and what it makes of each request."""
 
-    def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded) -> None:
+    def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner, options: ModelOptions) -> None:
         self.card = card
-        self._facts = facts
         self._loaded = loaded
         self._shapes: Shapes | None = None
+        self._slots = Slots(PROBED_TOKENS, sharing=options.prefix_sharing)
+        with torch.inference_mode():
+            passes = passes_of(loaded.model, self._slots)
+        if isinstance(passes, Together):
+            self._slots.resize(self._cache_tokens(options))
+        gpu = loaded.model.device.type != "cpu"
+        self._decoder = Decoder(owner, passes, most=options.max_batch, prompt_tokens=prompt_tokens(facts.params, gpu=gpu))
 
-    def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], None]:
-        """What the owner's thread is to do for a request; refuses what this model cannot do."""
+    def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], Row]:
+        """What the owner's thread is to do for a request, beside others; refuses what this model cannot do."""
+        tenant = request.meta.tenant
         if isinstance(request, Chat):
             refuse_options(request, options)
-            return lambda call: options.noted(self.chat(request, call)), None
-        if isinstance(request, Generate):
-            return partial(self.generate, request), None
-        raise UnsupportedTask.of(self.card, request)
+            row = Row(partial(self._begin_chat, request), partial(self._end_chat, request, options), tenant=tenant)
+        elif isinstance(request, Generate):
+            row = Row(partial(self._begin_generate, request), self._end_generate, tenant=tenant)
+        else:
+            raise UnsupportedTask.of(self.card, request)
+        return self._decoder.serve, row
 
-    def generate(self, request: Generate, call: Call) -> GenerateResponse:
-        """The continuation of a prompt."""
-        text, finish, usage, _ = self._continue(self._tokens(request.prompt), request, call)
-        return GenerateResponse(text=text, finish=finish, usage=usage, model=self.card.name)
+    def _begin_generate(self, request: Generate) -> Writer:
+        return self._writer(self._tokens(request.prompt), request)
 
-    def chat(self, request: Chat, call: Call) -> ChatResponse:
+    def _end_generate(self, writer: Writer) -> GenerateResponse:
+        return GenerateResponse(text=writer.text, finish=writer.finish, usage=writer.usage, model=self.card.name)
+
+    def _begin_chat(self, request: Chat) -> Writer:
         """The next turn, written as the model's chat template has it."""
         messages = template_messages(request, self.card.name)
         # Templates of models that think read enable_thinking; the others do not look at it.
@@ -78,61 +96,44 @@ class Answers:
             message = f"the chat template of model {self.card.name!r} refuses this order of roles"
             raise UnsupportedOption(message, model=self.card.name, option="messages") from error
         # The template has written the special tokens already.
-        text, finish, usage, picked = self._continue(self._tokens(prompt, special=False), request, call)
-        logprobs = tuple(map(self._logprob, picked)) if request.logprobs is not None else ()
-        return ChatResponse.of(text, finish=finish, usage=usage, logprobs=logprobs, model=self.card.name)
+        return self._writer(self._tokens(prompt, special=False), request)
+
+    def _end_chat(self, request: Chat, options: Options, writer: Writer) -> ChatResponse:
+        logprobs = tuple(map(self._logprob, writer.written)) if request.logprobs is not None else ()
+        response = ChatResponse.of(
+            writer.text, finish=writer.finish, usage=writer.usage, logprobs=logprobs, model=self.card.name
+        )
+        return options.noted(response)
 
     def _tokens(self, text: str, *, special: bool = True) -> list[int]:
         made = tokenized(self._loaded.tokenizer, text, model=self.card.name, add_special_tokens=special)
         ids: list[int] = made["input_ids"]
         return ids
 
-    def _continue(
-        self, prompt: Sequence[int], request: Generate | Chat, call: Call
-    ) -> tuple[str, Finish, Usage, Sequence[Picked]]:
-        """The text after a prompt, sent piece by piece, why it ended, what it took, and its tokens but for an end of text."""
+    def _writer(self, prompt: list[int], request: Generate | Chat) -> Writer:
+        """What writes the text after a prompt."""
         model, eos_ids = self._loaded.model, self._loaded.eos_ids
-        prompt = list(prompt) or sorted(eos_ids)[:1]
+        prompt = prompt or sorted(eos_ids)[:1]
         room = self._room(len(prompt))
         usual = model.generation_config.max_new_tokens or DEFAULT_MAX_TOKENS
         wanted = usual if request.max_tokens is None else request.max_tokens
+        chat = request if isinstance(request, Chat) else None
+        picker = Picker(
+            model.generation_config,
+            sampling_of(request, model.generation_config),
+            prompt,
+            model.device,
+            logprobs=chat.logprobs if chat else None,
+            shape=self._shape(chat) if chat else None,
+        )
         limit = wanted if room is None else min(wanted, room)
-        sampling = sampling_of(request, model.generation_config)
-        wished = request.logprobs if isinstance(request, Chat) else None
-        shape = self._shape(request) if isinstance(request, Chat) else None
-        written: list[Picked] = []
-        detokenizer, stops = Detokenizer(self._text, prompt), StopFilter(request.stop)
-        pieces: list[str] = []
-        count = 0
-        finish: Finish = "length"
+        return Writer(prompt, picker, self._text, limit=limit, stop=request.stop, eos_ids=eos_ids)
 
-        def show(piece: str) -> None:
-            if piece:
-                pieces.append(piece)
-                call.send(Delta(piece))
-
-        with torch.inference_mode():
-            for token in decode(
-                model, prompt, sampling, max_tokens=limit, gone=lambda: call.gone, logprobs=wished, shape=shape
-            ):
-                count += 1
-                if token.id in eos_ids:
-                    finish = "stop"
-                    break
-                written.append(token)
-                show(stops.feed(detokenizer.feed(token.id)))
-                if stops.stopped:
-                    finish = "stop"
-                    break
-        if call.gone:
-            raise given_up(self.card.name)
-        if shape is not None and shape.whole:
-            finish = "length" if shape.hurried else "stop"
-        if not stops.stopped:
-            show(stops.feed(detokenizer.flush()))
-            finish = "stop" if stops.stopped else finish
-            show(stops.flush())
-        return "".join(pieces), finish, Usage(input_tokens=len(prompt), output_tokens=count), written
+    def _cache_tokens(self, options: ModelOptions) -> int:
+        """For how many tokens keys and values may be kept: as many as can be wanted, in a share of the memory that is free."""
+        wanted = options.max_batch * (self.card.context or LONG_CONTEXT)
+        share = free_bytes(self._loaded.model.device) * CACHE_SHARE if options.cache_bytes is None else options.cache_bytes
+        return min(2 * wanted, int(share) // max(1, self._slots.bytes_per_token))
 
     def _shape(self, request: Chat) -> Shape | None:
         schema = request.response_schema
@@ -149,16 +150,19 @@ class Answers:
 
     def _room(self, tokens: int) -> int | None:
         """How many tokens may follow a prompt; None without a limit."""
-        context, name = self.card.context, self.card.name
-        if context is None:
+        name, context = self.card.name, self.card.context
+        limits = [limit for limit in (context, self._decoder.longest) if limit is not None]
+        if not limits:
             return None
-        if tokens >= context:
+        fits = min(limits)
+        if tokens >= fits:
+            memory = "" if fits == context else f", of which there is memory for {fits} (cache_bytes)"
             message = (
-                f"the prompt takes {tokens} tokens of model {name!r}, whose context is {context}: "
-                f"at most {context - 1} fit, so that one can be answered"
+                f"the prompt takes {tokens} tokens of model {name!r}, whose context is {context}{memory}: "
+                f"at most {fits - 1} fit, so that one can be answered"
             )
-            raise ContextTooLong(message, model=name, tokens=tokens, context=context)
-        return context - tokens
+            raise ContextTooLong(message, model=name, tokens=tokens, context=fits)
+        return fits - tokens
 
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -170,3 +174,20 @@ def pick_device(asked: str) -> str:
     if asked != "auto":
         return asked
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prompt_tokens(params: int, *, gpu: bool) -> int:
+    """How many tokens of prompts to read in a pass: what takes about as long as others may be kept waiting for."""
+    if gpu:
+        return GPU_PROMPT_TOKENS
+    return int(min(max(PASS_S * CPU_FLOPS / (2 * params), LEAST_PROMPT_TOKENS), MOST_PROMPT_TOKENS))
+
+
+def free_bytes(device: torch.device) -> int:
+    """The memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # macOS does not tell
+        return 4 << 30

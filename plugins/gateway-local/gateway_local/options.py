@@ -30,6 +30,13 @@ class ModelOptions:
     languages: list[str] | None = None
     max_queue: int = 64
     """How many requests may wait; one more is refused with Overloaded."""
+    max_batch: int = 16
+    """How many requests a decoder answers at once; those do not count as waiting."""
+    cache_bytes: int | None = None
+    """How much memory a decoder may keep keys and values in; None: three tenths of what is free once it is loaded."""
+    prefix_sharing: Literal["tenant", "all", "off"] = "tenant"
+    """Whose prompts may begin with what is known of another's already. How fast an answer begins then tells that somebody has
+    asked alike: so by default only the same tenant's (`Meta.tenant`)."""
     last_resort: bool = False
     """Whether it is asked only when no other model may be."""
     tasks: list[Task] | None = None
@@ -38,8 +45,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if not self.name or not self.weights:
             raise ConfigError("plugin.local.models: name and weights must not be empty")
-        if self.max_queue < 1:
-            raise ConfigError(f"plugin.local.models: max_queue of {self.name!r} must be at least 1")
+        for key, least in (("max_queue", 1), ("max_batch", 1), ("cache_bytes", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ConfigError(f"plugin.local.models: {key} of {self.name!r} must be at least {least}")
         if self.tasks is not None and not self.tasks:
             raise ConfigError(f"plugin.local.models: tasks of {self.name!r} is empty; leave it out to serve all")
 

@@ -52,6 +52,8 @@ class Owner:
 
     def __init__(self, name: str, *, max_queue: int) -> None:
         self.name = name
+        self.beside = 0
+        """How many calls are served beside the one that runs: those do not wait."""
         self._max_queue = max_queue
         self._waiting: deque[Call] = deque()
         self._change = threading.Condition()
@@ -133,7 +135,7 @@ class Owner:
         with self._change:
             if self._closed:
                 raise self._closed_error()
-            if len(self._waiting) >= self._max_queue:
+            if len(self._waiting) >= self._max_queue + self.beside:
                 message = f"model {self.name!r} has {self._max_queue} requests waiting already (max_queue)"
                 raise Overloaded(message, model=self.name)
             self._waiting.append(call)

@@ -156,7 +156,10 @@ class LocalModel(ModelService):
         finally:
             weights.close()
         card = self._card_of(facts)
-        return Encodes(card, facts, loaded, self._owner) if facts.encoder else Answers(card, facts, loaded)
+        if facts.encoder:
+            return Encodes(card, facts, loaded, self._owner)
+        self._owner.beside = self._options.max_batch - 1
+        return Answers(card, facts, loaded, self._owner, self._options)
 
     def _import(self, what: str, resources: Resources, facts: Facts, call: Call) -> None:
         """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile."""
@@ -206,6 +209,6 @@ class LocalModel(ModelService):
             quality=options.quality,
             first_token_s=first_token_s,
             per_token_s=per_token_s,
-            concurrency=1,  # one owner thread
+            concurrency=1 if facts.encoder else options.max_batch,
             last_resort=options.last_resort,
         )

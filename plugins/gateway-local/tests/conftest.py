@@ -155,6 +155,47 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "bert", "bert", chat=False)
 
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+SIZED = {**SMALL, "head_dim": 16, "sliding_window": 6}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "Llama": SMALL,
+    "Qwen2": SMALL,
+    "Qwen3": {**SMALL, "head_dim": 16},
+    "Mistral": {**SMALL, "sliding_window": 6},
+    "Gemma": {**SMALL, "num_key_value_heads": 1, "head_dim": 16},
+    "Gemma2": SIZED,
+    "Gemma3": {**SIZED, "num_hidden_layers": 7},
+    "GptOss": {**SIZED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+}
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a tiny model of a family of decoders, once."""
+    made: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in made:
+            import torch
+            import transformers as t
+
+            folder = tmp_path_factory.mktemp("family") / name
+            folder.mkdir()
+            tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": save_tokenizer(folder)}
+            most = {} if name in ("GPT2", "Bloom") else {"max_position_embeddings": 512}
+            config = getattr(t, {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config"))
+            kind = getattr(t, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
+            torch.manual_seed(0)
+            kind(config(**{**tokens, **most, "initializer_range": 0.4, **FAMILIES[name]})).eval().save_pretrained(folder)
+            made[name] = folder
+        return made[name]
+
+    return of
+
+
 @pytest.fixture
 def lent() -> Resources:
     """Resources outside a gateway."""

@@ -258,7 +258,7 @@ def test_a_cancelled_request_stops_within_a_token_and_the_next_one_runs(llama: A
 
 def test_a_model_whose_queue_is_full_says_so(llama: Any, started: Any) -> None:
     async def whole() -> None:
-        async with started(llama, max_queue=1) as model:
+        async with started(llama, max_queue=1, max_batch=1) as model:
             gate = Gate()
             held = asyncio.create_task(model._owner.run(gate))
             await until(gate.began)

@@ -1,15 +1,13 @@
-"""The decoding loop: a prompt's tokens in, new tokens out, one at a time. Greedy or sampled; imports torch."""
+"""How the next token of a text is picked: greedy or sampled, with penalties, in a shape, and how likely. Imports torch."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from transformers import (
-    DynamicCache,
     LogitsProcessorList,
     MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
@@ -69,68 +67,64 @@ def sampling_of(request: Generate | Chat, defaults: Any) -> Sampling:
     )
 
 
-def decode(
-    model: Any,
-    prompt: Sequence[int],
-    sampling: Sampling,
-    *,
-    max_tokens: int,
-    gone: Callable[[], bool],
-    logprobs: int | None = None,
-    shape: Shape | None = None,
-) -> Iterator[Picked]:
-    """New tokens, at most `max_tokens`, until the caller stops asking, `gone()`, or the shape that they must have is whole.
+class Picker:
+    """Picks the tokens of one text, one after the other.
 
-    Ends of text are the caller's to see. With temperature 0 they are those of ``model.generate(do_sample=False)``.
-    `logprobs`: told of each, and of so many others.
+    With temperature 0 they are those of ``model.generate(do_sample=False)``. `logprobs`: told of each, and of so many others.
     """
-    device = model.device
-    adjust, warp = processors(model.generation_config, sampling, device)
-    chance = generator(sampling, device)
-    cache = DynamicCache(config=model.config)
-    kept: dict[str, Any] = {str(cache_argument(model)): cache}
-    ids: Any = torch.tensor([prompt], dtype=torch.long, device=device)  # (1, time)
-    step, counts = ids, None
-    for left in range(max_tokens, 0, -1):
-        if gone() or (shape is not None and shape.whole):
-            return
-        out = model(input_ids=step, **kept, use_cache=True, logits_to_keep=1, return_dict=True)
-        logits = out.logits[:, -1].to(dtype=torch.float32, copy=True)  # (1, vocabulary)
-        own = logits if logprobs is None else logits.clone()
-        if sampling.presence or sampling.frequency:
-            counts = torch.zeros_like(logits) if counts is None else counts
-            logits = logits - sampling.frequency * counts - sampling.presence * (counts > 0)
-        logits = adjust(ids, logits)
-        if shape is not None:
-            logits = shape.mask(logits)
-        if chance is None:
-            step = logits.argmax(dim=-1, keepdim=True)  # (1, 1)
+
+    def __init__(
+        self,
+        config: Any,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        device: torch.device,
+        *,
+        logprobs: int | None = None,
+        shape: Shape | None = None,
+    ) -> None:
+        self._sampling, self._logprobs, self.shape = sampling, logprobs, shape
+        self._adjust, self._warp = processors(config, sampling, device)
+        self._chance = generator(sampling, device)
+        self._ids: Any = torch.tensor([prompt], device=device) if self._adjust else None  # (1, time)
+        self._counts: torch.Tensor | None = None
+        self._penal = bool(sampling.presence or sampling.frequency)
+
+    @property
+    def likeliest(self) -> bool:
+        """True when the likeliest token is picked, and nothing more is wanted."""
+        plain = self._chance is None and not self._adjust and not self._penal
+        return plain and self.shape is None and self._logprobs is None
+
+    def pick(self, logits: torch.Tensor, left: int) -> Picked:
+        """The next token, by the model's logits `(1, vocabulary)` in float32; after it, `left` more may follow."""
+        own = logits
+        if self._penal:
+            self._counts = torch.zeros_like(logits) if self._counts is None else self._counts
+            counts = self._counts
+            logits = logits - self._sampling.frequency * counts - self._sampling.presence * (counts > 0)
+        if self._ids is not None:
+            logits = self._adjust(self._ids, logits)
+        if self.shape is not None:
+            logits = self.shape.mask(logits)
+        if self._chance is None:
+            token = int(logits.argmax(dim=-1))
         else:
-            step = torch.multinomial(warp(ids, logits).softmax(dim=-1), 1, generator=chance)
-        if shape is not None and (within := shape.within(int(step), left - 1)) != int(step):
-            step = torch.full_like(step, within)
-        if adjust:  # only these look back at what was written
-            ids = torch.cat([ids, step], dim=-1)
-        if counts is not None:
-            counts.scatter_add_(1, step, torch.ones_like(step, dtype=counts.dtype))
-        if shape is not None:
-            shape.took(int(step))
-        yield Picked(int(step)) if logprobs is None else _told(own[0], int(step), logprobs)
+            token = int(torch.multinomial(self._warp(self._ids, logits).softmax(dim=-1), 1, generator=self._chance))
+        if self.shape is not None:
+            token = self.shape.within(token, left)
+            self.shape.took(token)
+        if self._ids is not None:  # only these look back at what was written
+            self._ids = torch.cat([self._ids, self._ids.new_tensor([[token]])], dim=-1)
+        if self._counts is not None:
+            self._counts[0, token] += 1
+        return Picked(token) if self._logprobs is None else _told(own[0], token, self._logprobs)
 
 
 def _told(logits: torch.Tensor, token: int, count: int) -> Picked:
     likely = logits.log_softmax(dim=-1)  # (vocabulary,)
     values, places = likely.topk(min(count, len(likely)))
     return Picked(token, float(likely[token]), tuple(zip(places.tolist(), values.tolist(), strict=True)))
-
-
-def cache_argument(model: Any) -> str | None:
-    """The name under which `model.forward` takes its cache; None where the architecture keeps none.
-
-    transformers 5.24 calls it ``cache`` in every family; earlier versions ``past_key_values``, or ``cache_params`` in Mamba's.
-    """
-    parameters = inspect.signature(model.forward).parameters
-    return next((name for name in ("cache", "past_key_values", "cache_params") if name in parameters), None)
 
 
 def generator(sampling: Sampling, device: torch.device) -> torch.Generator | None:

@@ -1,0 +1,134 @@
+"""Passes of a decoder over the new tokens of many texts: all in one, or one text after the other. Imports torch.
+
+`passes_of` chooses. All in one needs a model of which attention is the only part where tokens meet, and that lets it be done by
+`attend.py`: whether that is so is tried out, on a few tokens, against the model as transformers runs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from gateway_local.attend import ATTENTION, Span, Step
+from gateway_local.slots import Slots
+
+STRETCHED = frozenset({"dynamic", "longrope"})
+"""Kinds of rotary positions that depend on the longest text of a pass: in one pass, one text would change another's."""
+
+EXACT, COARSE = 1e-3, 0.05
+"""How far logits may be from those of transformers, as a share of the largest; and how far in 16 bits."""
+
+
+class Together:
+    """All texts in one pass. Of each it looks at `slot`, and at `todo`, the tokens that are new."""
+
+    def __init__(self, model: Any, slots: Slots) -> None:
+        self.model = model
+        self.slots: Slots | None = slots
+
+    def cache(self) -> None:
+        """Nothing: all is in the slots."""
+
+    def forward(self, texts: Sequence[Any]) -> torch.Tensor:
+        """The logits after the last new token of each, `(texts, vocabulary)`. What is new is known from then on."""
+        spans = {id(text): Span(text.slot, text.todo) for text in texts}
+        step = Step(list(spans.values()), self.model.device)
+        out = self.model(**step.inputs, use_cache=False, return_dict=True, logits_to_keep=step.ends, gateway_step=step)
+        order = {id(span): at for at, span in enumerate(step.spans)}
+        for span in step.spans:
+            span.slot.ids.extend(span.ids)
+        places = [order[id(spans[id(text)])] for text in texts]
+        logits: torch.Tensor = out.logits[0]
+        return logits if places == list(range(len(places))) else logits[places]
+
+
+class Apart:
+    """One text after the other: for models that cannot do otherwise. Of each it looks at `todo`, and keeps its `cache`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.slots: Slots | None = None
+        self._argument = str(cache_argument(model))
+
+    def forward(self, texts: Sequence[Any]) -> torch.Tensor:
+        """The logits after the last new token of each, `(texts, vocabulary)`."""
+        return torch.cat([self._one(text) for text in texts])
+
+    def cache(self) -> DynamicCache:
+        """What one text needs to keep."""
+        return DynamicCache(config=self.model.config)
+
+    def _one(self, text: Any) -> torch.Tensor:
+        ids = torch.tensor([text.todo], device=self.model.device)
+        out = self.model(input_ids=ids, **{self._argument: text.cache}, use_cache=True, logits_to_keep=1, return_dict=True)
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+
+def passes_of(model: Any, slots: Slots) -> Together | Apart:
+    """How this model reads many texts. Its attention is set accordingly."""
+    own = model.config._attn_implementation
+    ropes = _ropes(getattr(model.config, "rope_parameters", None))
+    if not ropes & STRETCHED and getattr(model, "_supports_attention_backend", False):
+        try:
+            expected = _tried(Apart(model))
+            model.set_attn_implementation(ATTENTION)
+            found = _tried(Together(model, slots))
+        except Exception:  # whatever it is that this model does not bear, it has borne the other way until now
+            found = None
+        allowed = EXACT if model.dtype in (torch.float32, torch.float64) else COARSE
+        if found is not None and bool((found - expected).abs().max() <= allowed * expected.abs().max()):
+            return Together(model, slots)
+        model.set_attn_implementation(own)
+    return Apart(model)
+
+
+def cache_argument(model: Any) -> str | None:
+    """The name under which `model.forward` takes its cache; None where the architecture keeps none.
+
+    transformers 5.24 calls it ``cache`` in every family; earlier versions ``past_key_values``, or ``cache_params`` in Mamba's.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values", "cache_params") if name in parameters), None)
+
+
+class _Try:
+    def __init__(self, ids: Sequence[int], slots: Slots | None, cache: Any) -> None:
+        self.slot = None if slots is None else slots.take(len(ids), ids, "")
+        self.cache: Any = cache
+        self.todo: Sequence[int] = ()
+        self.left = list(ids)
+
+    def next(self, count: int) -> _Try:
+        self.todo, self.left = self.left[:count], self.left[count:]
+        return self
+
+
+def _tried(passes: Together | Apart) -> torch.Tensor:
+    """The logits of two short texts, the one begun before the other, read in pieces."""
+    size = passes.model.get_input_embeddings().weight.shape[0]
+    slots = passes.slots
+    one, two = (_Try([(at * step + step) % size for at in range(9)], slots, passes.cache()) for step in (7, 11))
+    with torch.inference_mode():
+        out = [
+            passes.forward([one.next(5)]),
+            passes.forward([one.next(1), two.next(4)]),
+            passes.forward([two.next(3), one.next(2)]),
+            passes.forward([one.next(1), two.next(1)]),
+        ]
+        for text in (one, two):
+            if slots is not None and text.slot is not None:
+                text.slot.wipe()
+                slots.leave(text.slot)
+    return torch.cat(out).float()
+
+
+def _ropes(parameters: Any) -> set[str]:
+    if not isinstance(parameters, dict):
+        return set()
+    kinds = {str(parameters["rope_type"])} if "rope_type" in parameters else set()
+    return kinds.union(*(_ropes(each) for each in parameters.values()))

@@ -1,0 +1,69 @@
+"""Writer: one answer as a decoder writes it, from tokens to text. Pure but for its picker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gateway import Finish, Usage
+from gateway_local.picking import Picked, Picker
+from gateway_local.text import Detokenizer, StopFilter
+
+
+class Writer:
+    """Takes one token after the other until it is `done`; each gives the text that may be shown by then."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        picker: Picker,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        limit: int,
+        stop: Sequence[str],
+        eos_ids: frozenset[int],
+    ) -> None:
+        self.prompt, self.picker, self.limit = prompt, picker, limit
+        self.count = 0
+        self.written: list[Picked] = []
+        """Its tokens, but for one that ends a text."""
+        self.finish: Finish = "length"
+        self.done = limit <= 0
+        self._eos_ids = eos_ids
+        self._detokenizer, self._stops = Detokenizer(decode, prompt), StopFilter(stop)
+        self._pieces: list[str] = []
+
+    @property
+    def left(self) -> int:
+        """How many tokens may follow the next one."""
+        return self.limit - self.count - 1
+
+    @property
+    def text(self) -> str:
+        """What has been shown."""
+        return "".join(self._pieces)
+
+    @property
+    def usage(self) -> Usage:
+        """What it took so far."""
+        return Usage(input_tokens=len(self.prompt), output_tokens=self.count)
+
+    def take(self, token: Picked) -> str:
+        """The text that this token makes certain; when it is the last one, all that is left."""
+        self.count += 1
+        shape, piece = self.picker.shape, ""
+        if token.id in self._eos_ids:
+            self.finish, self.done = "stop", True
+        else:
+            self.written.append(token)
+            piece = self._stops.feed(self._detokenizer.feed(token.id))
+            if self._stops.stopped:
+                self.finish, self.done = "stop", True
+        if shape is not None and shape.whole:
+            self.finish, self.done = "length" if shape.hurried else "stop", True
+        self.done = self.done or self.count >= self.limit
+        if self.done and not self._stops.stopped:
+            piece += self._stops.feed(self._detokenizer.flush())
+            self.finish = "stop" if self._stops.stopped else self.finish
+            piece += self._stops.flush()
+        self._pieces.append(piece)
+        return piece
