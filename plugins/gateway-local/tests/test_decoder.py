@@ -1,11 +1,10 @@
-"""Many answers at once: each is generate's own, whoever comes, goes or fails meanwhile; room is freed, beginnings are shared."""
+"""Many answers at once: each is what generate writes, whoever comes, goes or fails; room is freed, beginnings are shared."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import random
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
