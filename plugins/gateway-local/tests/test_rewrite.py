@@ -1,18 +1,17 @@
-"""Encoder-decoders: their texts are generate's, their tasks and languages come from their files, and they stop when left."""
+"""Encoder-decoders: their texts are generate's, their tasks come from their files, and they stop when left."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway_local import LocalModel
 from gateway_local.options import ModelOptions
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from pairs_case import ASKED, INPUT, generated, generation
 
 from gateway import (
     ContextTooLong,
@@ -28,112 +27,6 @@ from gateway import (
     WeightsError,
 )
 from gateway.testing.contract import ModelServiceContract
-
-TEXT = ["the cat sat on the mat and the dog ran to the river", "a river runs to the sea and the sea is wide",
-        "summarize: translate English to German: French:"] * 4  # fmt: skip
-INPUT = "the cat sat on the river"
-TOKENS = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-NUMBERS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
-SHAPE: dict[str, Any] = {
-    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64, "init_std": 0.4, "tie_word_embeddings": False,
-    "forced_eos_token_id": None, **NUMBERS,
-}  # fmt: skip
-T5: dict[str, Any] = {
-    "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "n_positions": 48, "initializer_factor": 2.5,
-    "tie_word_embeddings": False,
-    "eos_token_id": 2, "pad_token_id": 1, "decoder_start_token_id": 1,
-}  # fmt: skip
-ASKED = {
-    "summarization": {"prefix": "summarize: ", "max_length": 30, "min_length": 6, "num_beams": 3, "no_repeat_ngram_size": 3},
-    "translation_en_to_de": {"prefix": "translate English to German: ", "max_length": 20},
-    "translation_en_to_fr": {"prefix": "translate English to French: ", "max_length": 20, "num_beams": 2},
-}
-
-
-def save_tokenizer(folder: Path, frame: str, *, extra: tuple[str, ...] = (), **config: Any) -> int:
-    """A byte-level BPE tokenizer that puts a frame around its texts. Its vocabulary size."""
-    core = Tokenizer(models.BPE(unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = list(TOKENS.values())
-    core.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=90, special_tokens=special, show_progress=False))
-    core.add_special_tokens([AddedToken(token, special=True) for token in extra])
-    core.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[("<s>", 0), ("</s>", 2)])
-    core.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**TOKENS, **config}))
-    return int(core.get_vocab_size())
-
-
-def save_model(folder: Path, kind: str, vocabulary: int, **changes: Any) -> Path:
-    """A tiny encoder-decoder with random weights, beside a tokenizer."""
-    import torch
-    import transformers as t
-
-    torch.manual_seed(0)
-    make: Any = {
-        "t5": lambda own: t.T5ForConditionalGeneration(t.T5Config(**{**T5, **own})),
-        "bart": lambda own: t.BartForConditionalGeneration(t.BartConfig(**{**SHAPE, "forced_eos_token_id": 2, **own})),
-        "pegasus": lambda own: t.PegasusForConditionalGeneration(t.PegasusConfig(**{**SHAPE, **own})),
-        "marian": lambda own: t.MarianMTModel(
-            t.MarianConfig(**{**SHAPE, "decoder_vocab_size": vocabulary, "share_encoder_decoder_embeddings": True, **own})
-        ),
-        "m2m": lambda own: t.M2M100ForConditionalGeneration(t.M2M100Config(**{**SHAPE, **own})),
-        "mbart": lambda own: t.MBartForConditionalGeneration(t.MBartConfig(**{**SHAPE, **own})),
-    }
-    made = make[kind]({"vocab_size": vocabulary, **changes})
-    made.generation_config.decoder_start_token_id = made.config.decoder_start_token_id
-    made.eval().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a tiny model of a kind, once for each set of arguments."""
-    made: dict[Any, Path] = {}
-
-    def of(kind: str, *, config: Mapping[str, Any] | None = None, **changes: Any) -> Path:
-        key = kind, repr(config), repr(changes)
-        if key not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            frame = "<s> $A </s>" if kind == "bart" else "$A </s>"
-            made[key] = save_model(folder, kind, save_tokenizer(folder, frame, **(config or {})), **changes)
-        return made[key]
-
-    return of
-
-
-def generation(path: Path, out: Path, **changes: Any) -> Path:
-    """A copy of a model whose generation_config.json says something else."""
-    copy = shutil.copytree(path, out)
-    file = copy / "generation_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    return Path(copy)
-
-
-def library_tokenizer(core: Tokenizer) -> Any:
-    """A core as a tokenizer of transformers."""
-    import transformers
-
-    library: Any = transformers
-    return library.PreTrainedTokenizerFast(tokenizer_object=core, **TOKENS)
-
-
-def generated(path: Path, text: str, *, seed: int = 0, **settings: Any) -> tuple[str, list[int]]:
-    """What transformers' own generate makes of a text, and its tokens."""
-    tokenizer = library_tokenizer(Tokenizer.from_file(str(path / "tokenizer.json")))
-    return written(path, tokenizer(text, return_tensors="pt").input_ids, tokenizer, seed=seed, **settings)
-
-
-def written(path: Path, ids: Any, tokenizer: Any, *, seed: int = 0, **settings: Any) -> tuple[str, list[int]]:
-    """What transformers' own generate makes of tokens."""
-    import torch
-    import transformers
-
-    model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(path)
-    torch.manual_seed(seed)
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, 1:].tolist()
-    return str(tokenizer.decode(out, skip_special_tokens=True, clean_up_tokenization_spaces=False)), out
 
 
 class TestTinyT5(ModelServiceContract):
@@ -349,120 +242,6 @@ def test_weights_that_are_tied_are_stored_once_and_missed_twice_if_at_all(
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match="lack 1 tensors"):
         asyncio.run(service(broken).check(lent))
-
-
-def test_t5_translates_the_pairs_that_it_lists(pair: Any, started: Any) -> None:
-    path = pair("t5", task_specific_params=ASKED)
-
-    async def ask(**options: Any) -> str:
-        async with started(path) as model:
-            return str((await model.run(Translate(inputs=INPUT, **options))).translation_text)
-
-    german = generated(path, f"translate English to German: {INPUT}", max_length=20)[0]
-    french = generated(path, f"translate English to French: {INPUT}", max_length=20, num_beams=2)[0]
-    assert asyncio.run(ask(src_lang="en", tgt_lang="de")) == german != french
-    assert asyncio.run(ask(tgt_lang="fr")) == french
-
-
-def test_marian_writes_its_one_language_or_the_one_that_is_named(pair: Any, started: Any, tmp_path: Path) -> None:
-    stated = {"source_lang": "en", "target_lang": "de"}
-    one = pair("marian", config=stated, num_beams=2)
-    codes = (">>fra<<", ">>ita<<")
-    several = save_model(tmp_path, "marian", save_tokenizer(tmp_path, "$A </s>", extra=codes, source_lang="en"))
-
-    async def ask(path: Path, **options: Any) -> str:
-        async with started(path) as model:
-            request = Translate(inputs=INPUT, generate_parameters={"max_new_tokens": 12}, **options)
-            return str((await model.run(request)).translation_text)
-
-    text = generated(one, INPUT, max_new_tokens=12)[0]
-    assert asyncio.run(ask(one)) == asyncio.run(ask(one, src_lang="en", tgt_lang="de")) == text
-    with pytest.raises(UnsupportedOption, match="src_lang: it translates en to de"):
-        asyncio.run(ask(one, src_lang="fr"))
-    with pytest.raises(UnsupportedOption, match="src_lang: its files do not say"):
-        asyncio.run(ask(pair("marian"), src_lang="en"))
-    italian = generated(several, f">>ita<<{INPUT}", max_new_tokens=12)[0]
-    assert asyncio.run(ask(several, tgt_lang="ita")) == italian != generated(several, INPUT, max_new_tokens=12)[0]
-    with pytest.raises(UnsupportedOption, match="needs tgt_lang: it translates en to fra, en to ita"):
-        asyncio.run(ask(several))
-
-
-LETTERS = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
-SPOKEN: Mapping[str, tuple[str, str, str]] = {
-    "NllbTokenizer": ("m2m", "eng_Latn", "fra_Latn"),
-    "MBart50Tokenizer": ("mbart", "en_XX", "ro_RO"),
-    "MBartTokenizer": ("mbart", "en_XX", "ro_RO"),
-}
-
-
-@pytest.fixture(scope="session")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any]]:
-    """Makes a model with one of transformers' own tokenizers of many languages."""
-
-    def of(name: str, **options: Any) -> tuple[Path, Any]:
-        import transformers
-
-        kind, source, _ = SPOKEN[name]
-        folder = tmp_path_factory.mktemp(name)
-        specials = ["<s>", "<pad>", "</s>", "<unk>"]
-        pieces: Any = {word: at for at, word in enumerate([*specials, *LETTERS])}
-        if name != "NllbTokenizer":
-            pieces = [(word, 0.0 if word in specials else -2.0) for word in pieces]
-            pieces = [*pieces, (source, 0.0), ("ro_RO", 0.0), ("<mask>", 0.0)]
-        tokenizer = getattr(transformers, name)(vocab=pieces, **options)
-        tokenizer.save_pretrained(folder)
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "src_lang": None}))
-        save_model(folder, kind, len(tokenizer))
-        return folder, tokenizer
-
-    return of
-
-
-@pytest.mark.parametrize("name", SPOKEN)
-@pytest.mark.parametrize("beams", [1, 2])
-def test_languages_are_asked_for_as_their_own_tokenizer_does(
-    name: str, beams: int, spoken: Any, started: Any, drain: Any
-) -> None:
-    path, tokenizer = spoken(name)
-    _, source, target = SPOKEN[name]
-    inputs = tokenizer._build_translation_inputs(INPUT, return_tensors="pt", src_lang=source, tgt_lang=target)
-    start = "decoder_start_token_id" if name == "MBartTokenizer" else "forced_bos_token_id"  # as its documentation has it
-    settings = {start: inputs["forced_bos_token_id"], "num_beams": beams, "max_new_tokens": 12, "min_new_tokens": 6}
-    text, ids = written(path, inputs["input_ids"], tokenizer, **settings)
-
-    async def ask(**options: Any) -> Any:
-        async with started(path) as model:
-            parameters = {"num_beams": beams, "max_new_tokens": 12, "min_new_tokens": 6}
-            return await drain(model, Translate(inputs=INPUT, generate_parameters=parameters, **options))
-
-    pieces, reply = asyncio.run(ask(src_lang=source, tgt_lang=target))
-    assert reply.translation_text == "".join(pieces) == text and text
-    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (inputs["input_ids"].shape[1], len(ids))
-    with pytest.raises(UnsupportedOption, match="needs src_lang"):
-        asyncio.run(ask(tgt_lang=target))
-    with pytest.raises(UnsupportedOption, match="needs tgt_lang"):
-        asyncio.run(ask(src_lang=source))
-    with pytest.raises(UnsupportedOption, match="cannot take tgt_lang: it speaks"):
-        asyncio.run(ask(src_lang=source, tgt_lang="english"))
-
-
-def test_m2m100_s_codes_are_its_tokens_without_the_underscores(started: Any, tmp_path: Path) -> None:
-    import torch
-
-    codes = ("__en__", "__fr__")
-    path = save_model(tmp_path, "m2m", save_tokenizer(tmp_path, "$A </s>", extra=codes))
-    core = Tokenizer.from_file(str(path / "tokenizer.json"))
-    ids = [core.token_to_id("__en__"), *core.encode(INPUT).ids]
-    settings = {"forced_bos_token_id": core.token_to_id("__fr__"), "max_length": 14}
-    text, _ = written(path, torch.tensor([ids]), library_tokenizer(core), **settings)
-
-    async def ask() -> str:
-        async with started(path) as model:
-            request = Translate(inputs=INPUT, src_lang="en", tgt_lang="fr", generate_parameters={"max_length": 14})
-            return str((await model.run(request)).translation_text)
-
-    assert asyncio.run(ask()) == text
 
 
 @pytest.mark.parametrize("beams", [1, 3])
