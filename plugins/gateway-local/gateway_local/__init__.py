@@ -1,7 +1,7 @@
 """gateway-local: Transformer models in this process, on GPU or CPU, from safetensors weights.
 
 options, hub                what a row may say; weights of the Hugging Face hub
-facts, heads                what a model is, from its headers and small files alone
+facts, heads, seq2seq       what a model is, from its headers and small files alone
 tokens, build, load         a tokenizer; a model of whose weights each is accounted for; both, read
 owner                       the one thread that may touch a loaded model, and who waits for it
 answer, render              a decoder's tasks: prompts of requests, chat templates, responses
@@ -10,6 +10,7 @@ slots                       where the keys and values of all the texts lie
 writer, picking             one answer: how a token is picked, and what becomes of it
 text, shape                 tokens to text, and stop strings; answers that fit a JSON Schema
 encodes, encoder, batcher   an encoder's tasks; its batches; which texts go into one
+rewrite, languages          an encoder-decoder's tasks; how a translation is asked for
 embed, spans                vectors of texts; tokens to spans of characters
 service, hooks, starter     all of it together; what the gateway finds; a model that needs no download
 """

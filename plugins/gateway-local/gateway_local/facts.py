@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gateway import Resources, TensorInfo, Weights, WeightsError
 from gateway_local.heads import HeadFacts, head_of, read_head
+from gateway_local.seq2seq import RewriteFacts, read_rewrite
 
 ENCODER_TYPES = frozenset(
     {
@@ -69,6 +70,7 @@ class Facts:
     chat: bool
     embed: EmbedFacts | None
     head: HeadFacts | None = None
+    rewrite: RewriteFacts | None = None
     types: bool = True
     """Whether the model is told which token is of which of two texts: its tokenizer_config.json may say that it is not."""
 
@@ -89,7 +91,9 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
     architecture, model_type = architectures[0], str(config.get("model_type", ""))
     headless = is_encoder(architecture, model_type)
     encoder = headless or (model_type in ENCODER_TYPES and head_of(architecture) is not None)
-    if not (encoder or is_decoder(architecture)) or not is_known(architecture, model_type):
+    tokenizer_config = optional_json(weights, "tokenizer_config.json")
+    rewrite = read_rewrite(uri, architecture, config, tokenizer_config)
+    if not (encoder or rewrite or is_decoder(architecture)) or not is_known(architecture, model_type):
         code = "; its own code (auto_map) is never run" if "auto_map" in config else ""
         raise WeightsError(f"{uri!r}: the architecture {architecture!r} is not one that gateway-local serves{code}")
     if config.get("quantization_config"):
@@ -101,17 +105,17 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
     }
     if not floats:
         raise WeightsError(f"{uri!r} holds no floating-point tensor: where are its .safetensors files?")
-    tokenizer_config = optional_json(weights, "tokenizer_config.json")
     return Facts(
         architecture=architecture,
         model_type=model_type,
         params=sum(math.prod(info.shape) for info in floats.values()),
         stored=main_dtype(floats.values()),
         layers=first_int(config, LAYER_KEYS) or 0,
-        context=context_of(config, model_type, weights, tokenizer_config, encoder=encoder),
-        chat=not encoder and has_chat_template(weights, tokenizer_config),
+        context=context_of(config, model_type, weights, tokenizer_config, reads=encoder or rewrite is not None),
+        chat=not encoder and rewrite is None and has_chat_template(weights, tokenizer_config),
         embed=read_embedding(resources, uri, weights, config) if headless else None,
         head=read_head(uri, architecture, config) if encoder and not headless else None,
+        rewrite=rewrite,
         types="token_type_ids" in tokenizer_config.get("model_input_names", ["token_type_ids"]),
     )
 
@@ -159,14 +163,14 @@ def has_chat_template(weights: Weights, tokenizer_config: Mapping[str, Any]) -> 
 
 
 def context_of(
-    config: Mapping[str, Any], model_type: str, weights: Weights, tokenizer_config: Mapping[str, Any], *, encoder: bool
+    config: Mapping[str, Any], model_type: str, weights: Weights, tokenizer_config: Mapping[str, Any], *, reads: bool
 ) -> int | None:
-    """The most tokens that the model takes at once, None when nothing limits it."""
+    """The most tokens that the model takes at once, None when nothing limits it. `reads`: an encoder takes them."""
     limits = []
     if (positions := first_int(config, CONTEXT_KEYS)) is not None:
         offset = int(config.get("pad_token_id") or 0) + 1 if model_type in OFFSET_TYPES else 0
         limits.append(positions - offset)
-    if encoder:
+    if reads:
         sentence = optional_json(weights, "sentence_bert_config.json").get("max_seq_length")
         stated = sentence if isinstance(sentence, int) else tokenizer_config.get("model_max_length")
         if isinstance(stated, int) and 0 < stated < 1 << 40:  # tokenizers write 1e30 for "no limit"

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from gateway import WeightsError
 
-HEAVY = ("torch", "transformers", "gateway_local.answer", "gateway_local.load")
+HEAVY = ("torch", "transformers", "gateway_local.answer", "gateway_local.load", "gateway_local.rewrite")
 
 _importing = threading.Lock()
 """Their modules import each other in circles: of two threads that import them at once, one may meet a half-made module."""

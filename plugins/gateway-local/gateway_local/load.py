@@ -62,11 +62,22 @@ def check(weights: Weights, facts: Facts) -> Checked:
         return Checked(tokenizer, None)
     if cache_argument(model) is None:
         raise WeightsError(f"the architecture {facts.architecture!r} keeps no cache between tokens, and is not served yet")
+    config = generation_config(weights, facts)
+    if facts.rewrite is not None and config.decoder_start_token_id is None and config.bos_token_id is None:
+        raise WeightsError("no decoder_start_token_id in generation_config.json, nor in config.json where there is no other")
+    return Checked(tokenizer, config)
+
+
+def generation_config(weights: Weights, facts: Facts) -> Any:
+    """How the model's files say that it writes; None where they do not."""
     name = "generation_config.json"
-    if name not in weights.files:
-        return Checked(tokenizer, None)
     try:
-        return Checked(tokenizer, GenerationConfig.from_dict(weights.json(name)))
+        if name in weights.files:
+            return GenerationConfig.from_dict(weights.json(name))
+        if facts.rewrite is None:
+            return None
+        name = "config.json"  # where encoder-decoders of before 2023 say it
+        return GenerationConfig.from_model_config(weights.json(name))
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{name} is no generation configuration: {type(error).__name__}") from error
 

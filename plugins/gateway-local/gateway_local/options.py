@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gateway import ConfigError, parse_config
 
-Task = Literal["generate", "chat", "embed", "classify", "rerank", "extract", "answer"]
+Task = Literal["generate", "chat", "embed", "classify", "rerank", "extract", "answer", "summarize", "translate"]
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

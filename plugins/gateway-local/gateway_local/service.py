@@ -23,6 +23,8 @@ from gateway import (
     Rerank,
     Resources,
     Response,
+    Summarize,
+    Translate,
     Unsupported,
     UnsupportedTask,
 )
@@ -35,9 +37,13 @@ from gateway_local.owner import Call, Done, Owner
 if TYPE_CHECKING:
     from gateway_local.answer import Answers
     from gateway_local.encodes import Encodes
+    from gateway_local.rewrite import Rewrites
 
-TASKS: dict[str, type[Request[Any]]] = {task.task: task for task in (Generate, Chat, Embed, Classify, Rerank, Extract, Answer)}
+TASKS: dict[str, type[Request[Any]]] = {
+    task.task: task for task in (Generate, Chat, Embed, Classify, Rerank, Extract, Answer, Summarize, Translate)
+}
 GENERATING = frozenset({"streaming", "stop", "seed", "top_k", "penalties", "logprobs", "json_schema"})
+REWRITING = frozenset({"streaming", "stop", "seed"})
 ZERO_SHOT = frozenset({"zero_shot"})
 ANY_LENGTH = frozenset({"any_length"})
 """What does not fit is read in windows."""
@@ -45,10 +51,10 @@ ANY_LENGTH = frozenset({"any_length"})
 
 class LocalModel(ModelService):
     """A model that runs here: a decoder answers Generate, and Chat where it has a chat template; an encoder Embed, or what
-    its head is for: Classify, Rerank, Extract or Answer.
+    its head is for: Classify, Rerank, Extract or Answer; an encoder-decoder Generate, Summarize or Translate.
 
     Its weights may come from any uri that a weight store reads. One thread owns the loaded model, and at most `max_queue`
-    requests wait: a decoder serves them in order, an encoder the texts of all of them in batches.
+    requests wait: a model that writes serves them in order, an encoder the texts of all of them in batches.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -56,7 +62,7 @@ class LocalModel(ModelService):
         self._options = options
         self._facts: Facts | None = None
         self._owner = Owner(options.name, max_queue=options.max_queue)
-        self._answers: Answers | Encodes | None = None
+        self._answers: Answers | Encodes | Rewrites | None = None
 
     async def describe(self, resources: Resources) -> ModelCard:
         """The card, from the headers and small files alone. WeightsError when this is no model to be served here."""
@@ -133,12 +139,13 @@ class LocalModel(ModelService):
         finally:
             weights.close()
 
-    def _load(self, resources: Resources, call: Call) -> Answers | Encodes:
+    def _load(self, resources: Resources, call: Call) -> Answers | Encodes | Rewrites:
         facts = self._facts or self._read_facts(resources)
         self._import("start", resources, facts, call)
         from gateway_local.answer import Answers, pick_device
         from gateway_local.encodes import Encodes
         from gateway_local.load import load
+        from gateway_local.rewrite import Rewrites
 
         device = pick_device(self._options.device)
         dtype = self._dtype(facts, gpu=not device.startswith("cpu"))
@@ -156,6 +163,8 @@ class LocalModel(ModelService):
         finally:
             weights.close()
         card = self._card_of(facts)
+        if facts.rewrite is not None:
+            return Rewrites(card, facts.rewrite, loaded)
         if facts.encoder:
             return Encodes(card, facts, loaded, self._owner)
         self._owner.beside = self._options.max_batch - 1
@@ -173,6 +182,8 @@ class LocalModel(ModelService):
     @staticmethod
     def _features(facts: Facts) -> frozenset[str]:
         head = facts.head
+        if facts.rewrite is not None:
+            return REWRITING
         if not facts.encoder:
             return GENERATING
         if head is not None and head.kind in ("extract", "answer"):
@@ -189,7 +200,11 @@ class LocalModel(ModelService):
         weight_bytes = known.bytes_of(facts, dtype)
         first_token_s, per_token_s = known.prior(facts, weight_bytes, gpu=gpu)
         head = facts.head
-        can = ["embed"] if facts.embed else [head.kind] if head else ["generate", "chat"] if facts.chat else ["generate"]
+        pair = facts.rewrite
+        if pair is not None:
+            can = list(pair.serves if options.tasks is None else pair.may)
+        else:
+            can = ["embed"] if facts.embed else [head.kind] if head else ["generate", "chat"] if facts.chat else ["generate"]
         serves = [task for task in can if options.tasks is None or task in options.tasks]
         if not serves:
             raise Unsupported(f"model {self.name!r} can do {', '.join(can)}, none of which its `tasks` allows", model=self.name)
@@ -209,6 +224,6 @@ class LocalModel(ModelService):
             quality=options.quality,
             first_token_s=first_token_s,
             per_token_s=per_token_s,
-            concurrency=1 if facts.encoder else options.max_batch,
+            concurrency=1 if facts.encoder or facts.rewrite else options.max_batch,
             last_resort=options.last_resort,
         )

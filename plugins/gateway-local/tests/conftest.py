@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gateway import Delta, Request, Resources, Response
 from gateway.testing.fakes import resources as outside_resources
+
+# The repository's tests are imported by path, so what they share must be findable by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TEXT = ["the cat sat on the mat and the dog ran to the river", "a river runs to the sea and the sea is wide"] * 4
 TEMPLATE = (
@@ -192,6 +196,24 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             kind(config(**{**tokens, **most, "initializer_range": 0.4, **FAMILIES[name]})).eval().save_pretrained(folder)
             made[name] = folder
         return made[name]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a tiny encoder-decoder of a kind, once for each set of arguments."""
+    from pairs_case import save_model, save_tokenizer
+
+    made: dict[Any, Path] = {}
+
+    def of(kind: str, *, config: Mapping[str, Any] | None = None, **changes: Any) -> Path:
+        key = kind, repr(config), repr(changes)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            frame = "<s> $A </s>" if kind == "bart" else "$A </s>"
+            made[key] = save_model(folder, kind, save_tokenizer(folder, frame, **(config or {})), **changes)
+        return made[key]
 
     return of
 

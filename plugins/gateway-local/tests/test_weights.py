@@ -104,7 +104,7 @@ assert not heavy, heavy
 
 
 def test_an_unknown_architecture_is_named(copy: Path, service: Any, lent: Resources) -> None:
-    for architecture in ("FooForCausalLM", "T5ForConditionalGeneration", "ViTModel"):
+    for architecture in ("FooForCausalLM", "LEDForConditionalGeneration", "ViTModel"):
         edit(copy, "config.json", architectures=[architecture])
         with pytest.raises(WeightsError, match=architecture):
             describe(service(copy), lent)
