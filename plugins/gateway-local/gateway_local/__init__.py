@@ -4,7 +4,10 @@ options, hub                what a row may say; weights of the Hugging Face hub
 facts, heads                what a model is, from its headers and small files alone
 tokens, build, load         a tokenizer; a model of whose weights each is accounted for; both, read
 owner                       the one thread that may touch a loaded model, and who waits for it
-answer, render, decode      a decoder's answers: chat templates, and one token after the other
+answer, decode              a decoder's answers, one token after the other
+template, render            what a chat template reads; messages, tools and options as it takes them
+syntax                      how families of models write tool calls and thoughts
+reply, harmony, written     a model's text as text, thoughts and tool calls, piece by piece
 text, shape                 tokens to text, and stop strings; answers that fit a JSON Schema
 encodes, encoder, batcher   an encoder's tasks; its batches; which texts go into one
 embed, spans                vectors of texts; tokens to spans of characters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -45,6 +45,16 @@ def tokenized(tokenizer: Any, *texts: Any, model: str, **options: Any) -> Any:
     except (TypeError, UnicodeError) as error:
         message = "the text holds a lone surrogate, which is no character: decode its source as UTF-8 first"
         raise Rejected(message, model=model) from error
+
+
+def hidden_ids(tokenizer: Any, marks: Collection[str]) -> frozenset[int]:
+    """The special tokens that no reader should see: all but `marks`, which a reply is read by.
+
+    ``decode([id for id in ids if id not in hidden], skip_special_tokens=False)`` is the text with the marks in it.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    special = {id for id, token in added if token.special} | set(tokenizer.all_special_ids)
+    return frozenset(special - {id for id, token in added if token.content in marks})
 
 
 def chat_template(weights: Weights, config: Mapping[str, Any]) -> tuple[str, str]:
