@@ -1,8 +1,8 @@
-"""What a chat template looks at, read from its own text: tools, calls, results, thoughts. Nothing is rendered. Pure."""
+"""What a chat template looks at, read from its own text: tools, calls, results, thoughts. Nothing is rendered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gateway import Weights, WeightsError
 from gateway_local.syntax import family_of, thoughts_of
 
 SWITCHES = ("enable_thinking", "thinking")
@@ -58,6 +59,24 @@ class Reads:
     def tool_calling(self) -> bool:
         """Whether a whole round of a tool call can be written."""
         return self.tools and self.calls and self.results
+
+
+def chat_template(weights: Weights, config: Mapping[str, Any]) -> tuple[str, str]:
+    """The file that holds the chat template, and the template."""
+    if "chat_template.jinja" in weights.files:
+        file = "chat_template.jinja"
+        try:
+            return file, weights.file(file).decode()
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{file} is not UTF-8") from error
+    file = "tokenizer_config.json"
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named ones: the default is what a plain chat uses
+        named = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if not isinstance(template, str):
+        raise WeightsError(f'{file}: chat_template is neither a text nor a list with one named "default"')
+    return file, template
 
 
 @lru_cache(maxsize=64)
