@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +32,16 @@ from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Owner
 from gateway_local.passes import Together, passes_of
 from gateway_local.picking import Picked, Picker, sampling_of
-from gateway_local.render import refuse_options, template_messages
+from gateway_local.render import Opening, offered, opening, refuse_options, template_messages, template_options
+from gateway_local.reply import ReplyParser
 from gateway_local.shape import Shape, Shapes
 from gateway_local.slots import Slots
-from gateway_local.tokens import tokenized
+from gateway_local.syntax import markers
+from gateway_local.tokens import hidden_ids, tokenized
 from gateway_local.writer import Writer
 
 DEFAULT_MAX_TOKENS = 512
+NOTHING = Opening()
 PROBED_TOKENS = 4096
 LONG_CONTEXT = 1 << 15
 CACHE_SHARE = 0.3
@@ -54,6 +57,8 @@ class Answers:
         self.card = card
         self._loaded = loaded
         self._shapes: Shapes | None = None
+        self._template = loaded.tokenizer.chat_template or ""
+        self._hidden = hidden_ids(loaded.tokenizer, markers(self._template))
         self._slots = Slots(PROBED_TOKENS, sharing=options.prefix_sharing)
         with torch.inference_mode():
             passes = passes_of(loaded.model, self._slots)
@@ -66,7 +71,7 @@ class Answers:
         """What the owner's thread is to do for a request, beside others; refuses what this model cannot do."""
         tenant = request.meta.tenant
         if isinstance(request, Chat):
-            refuse_options(request, options)
+            refuse_options(request, options, self._template)
             row = Row(partial(self._begin_chat, request), partial(self._end_chat, request, options), tenant=tenant)
         elif isinstance(request, Generate):
             row = Row(partial(self._begin_generate, request), self._end_generate, tenant=tenant)
@@ -82,26 +87,34 @@ class Answers:
 
     def _begin_chat(self, request: Chat) -> Writer:
         """The next turn, written as the model's chat template has it."""
-        messages = template_messages(request, self.card.name)
-        # Templates of models that think read enable_thinking; the others do not look at it.
-        extra = {"enable_thinking": False} if request.reasoning == "none" else {}
-        tokenizer = self._loaded.tokenizer
+        tokenizer, template = self._loaded.tokenizer, self._template
+        messages = template_messages(request, self.card.name, template)
         try:
-            prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
-        except jinja2.TemplateError as error:
+            prompt = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **template_options(request, template)
+            )
+        except (jinja2.TemplateError, TypeError) as error:
             kind = type(error)
             if kind is not jinja2.TemplateError:  # raise_exception's own; the others are faults of the template
                 message = f"the chat template of model {self.card.name!r} fails with {kind.__name__}"
                 raise ServiceCrashed(message, model=self.card.name, cause=kind.__name__) from error
             message = f"the chat template of model {self.card.name!r} refuses this order of roles"
             raise UnsupportedOption(message, model=self.card.name, option="messages") from error
+        begun = opening(request, prompt, template)
+        parallel = request.parallel_tool_calls is not False
+        parser = ReplyParser.of(template, prompt=prompt, tools=offered(request), parallel=parallel)
         # The template has written the special tokens already.
-        return self._writer(self._tokens(prompt, special=False), request)
+        return self._writer(self._tokens(prompt + begun.text, special=False), request, parser, begun)
 
     def _end_chat(self, request: Chat, options: Options, writer: Writer) -> ChatResponse:
         logprobs = tuple(map(self._logprob, writer.written)) if request.logprobs is not None else ()
-        response = ChatResponse.of(
-            writer.text, finish=writer.finish, usage=writer.usage, logprobs=logprobs, model=self.card.name
+        assert writer.parser is not None
+        response = ChatResponse(
+            parts=writer.parser.parts,
+            finish=writer.parser.finish(writer.finish),
+            usage=writer.usage,
+            logprobs=logprobs,
+            model=self.card.name,
         )
         return options.noted(response)
 
@@ -110,7 +123,9 @@ class Answers:
         ids: list[int] = made["input_ids"]
         return ids
 
-    def _writer(self, prompt: list[int], request: Generate | Chat) -> Writer:
+    def _writer(
+        self, prompt: list[int], request: Generate | Chat, parser: ReplyParser | None = None, begun: Opening = NOTHING
+    ) -> Writer:
         """What writes the text after a prompt."""
         model, eos_ids = self._loaded.model, self._loaded.eos_ids
         prompt = prompt or sorted(eos_ids)[:1]
@@ -124,10 +139,18 @@ class Answers:
             prompt,
             model.device,
             logprobs=chat.logprobs if chat else None,
-            shape=self._shape(chat) if chat else None,
+            shape=None if begun.schema is None or chat is None else self._shape(begun.schema, chat),
         )
-        limit = wanted if room is None else min(wanted, room)
-        return Writer(prompt, picker, self._text, limit=limit, stop=request.stop, eos_ids=eos_ids)
+        return Writer(
+            prompt,
+            picker,
+            self._text if parser is None else self._marked_text,
+            limit=wanted if room is None else min(wanted, room),
+            stop=request.stop,
+            eos_ids=eos_ids,
+            parser=parser,
+            begun=begun.text,
+        )
 
     def _cache_tokens(self, options: ModelOptions) -> int:
         """For how many tokens keys and values may be kept: as many as can be wanted, in a share of the memory that is free."""
@@ -135,14 +158,11 @@ class Answers:
         share = free_bytes(self._loaded.model.device) * CACHE_SHARE if options.cache_bytes is None else options.cache_bytes
         return min(2 * wanted, int(share) // max(1, self._slots.bytes_per_token))
 
-    def _shape(self, request: Chat) -> Shape | None:
-        schema = request.response_schema
-        if schema is None:
-            return None
+    def _shape(self, schema: Mapping[str, Any], request: Chat) -> Shape:
         if self._shapes is None:
             width = self._loaded.model.get_output_embeddings().weight.shape[0]
             self._shapes = Shapes(self._loaded.tokenizer, width, self._loaded.eos_ids, model=self.card.name)
-        return self._shapes.of(schema)
+        return self._shapes.of(schema, option="tool_choice" if request.response_schema is None else "response_format")
 
     def _logprob(self, token: Picked) -> Logprob:
         top = tuple((self._text([id]), logprob) for id, logprob in token.top)
@@ -166,6 +186,12 @@ class Answers:
 
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _marked_text(self, ids: Sequence[int]) -> str:
+        """With the special tokens in it that a reply is read by."""
+        shown = [id for id in ids if id not in self._hidden]
+        text: str = self._loaded.tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gateway import Delta, GatewayError, Response, ServiceCrashed
+from gateway import GatewayError, Response, ServiceCrashed
 from gateway_local.owner import Call, Done, Failed, Owner, as_gateway_error, given_up, outcome
 from gateway_local.passes import Apart, Together
 from gateway_local.picking import Picked
@@ -184,8 +184,7 @@ class Decoder:
             self._ended[row] = picked
             return
         row.ids.append(picked.value.id)
-        piece = writer.take(picked.value)
-        if piece:
-            call.send(Delta(piece))
+        for delta in writer.take(picked.value):
+            call.send(delta)
         if writer.done:
             self._ended[row] = outcome(lambda: row.end(writer), self._owner.name)

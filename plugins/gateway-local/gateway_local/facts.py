@@ -69,6 +69,8 @@ class Facts:
     context: int | None
     chat: bool
     embed: EmbedFacts | None
+    calls: frozenset[str] = frozenset()
+    """What its chat template lets it do beside writing: "tools", "reasoning"."""
     head: HeadFacts | None = None
     rewrite: RewriteFacts | None = None
     types: bool = True
@@ -105,6 +107,7 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
     }
     if not floats:
         raise WeightsError(f"{uri!r} holds no floating-point tensor: where are its .safetensors files?")
+    chat = not encoder and rewrite is None and has_chat_template(weights, tokenizer_config)
     return Facts(
         architecture=architecture,
         model_type=model_type,
@@ -112,7 +115,8 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
         stored=main_dtype(floats.values()),
         layers=first_int(config, LAYER_KEYS) or 0,
         context=context_of(config, model_type, weights, tokenizer_config, reads=encoder or rewrite is not None),
-        chat=not encoder and rewrite is None and has_chat_template(weights, tokenizer_config),
+        chat=chat,
+        calls=read_template(weights, tokenizer_config) if chat else frozenset(),
         embed=read_embedding(resources, uri, weights, config) if headless else None,
         head=read_head(uri, architecture, config) if encoder and not headless else None,
         rewrite=rewrite,
@@ -160,6 +164,13 @@ def is_known(architecture: str, model_type: str) -> bool:
 def has_chat_template(weights: Weights, tokenizer_config: Mapping[str, Any]) -> bool:
     """True when the model says how a conversation is written."""
     return bool(tokenizer_config.get("chat_template")) or "chat_template.jinja" in weights.files
+
+
+def read_template(weights: Weights, tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
+    """What the chat template lets a model do beside writing."""
+    from gateway_local.template import chat_template, template_features
+
+    return template_features(chat_template(weights, tokenizer_config)[1])
 
 
 def context_of(

@@ -185,7 +185,7 @@ class LocalModel(ModelService):
         if facts.rewrite is not None:
             return REWRITING
         if not facts.encoder:
-            return GENERATING
+            return GENERATING | facts.calls
         if head is not None and head.kind in ("extract", "answer"):
             return ANY_LENGTH
         return ZERO_SHOT if head is not None and head.kind == "classify" and head.entailment is not None else frozenset()

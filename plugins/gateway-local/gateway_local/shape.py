@@ -47,8 +47,11 @@ class Shapes:
         spelt = [self._tokens.tokenize_str(mark) for mark in CLOSING]
         self._closing = [ids[0] for ids in spelt if len(ids) == 1]
 
-    def of(self, schema: Mapping[str, Any]) -> Shape:
-        """The shape that a schema describes. UnsupportedOption when it is none, or asks for what cannot be held to."""
+    def of(self, schema: Mapping[str, Any], *, option: str = "response_format") -> Shape:
+        """The shape that a schema describes. UnsupportedOption when it is none, or asks for what cannot be held to.
+
+        `option` is where the request says it.
+        """
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(sparing(schema)), defaults=WRITTEN)
             matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0)
@@ -57,7 +60,7 @@ class Shapes:
         if matcher is None or matcher.is_error():
             # Why is not repeated: it may quote the schema's own words.
             message = f"model {self._model!r} cannot be held to this schema: it is none, or uses keywords beyond llguidance's"
-            raise UnsupportedOption(message, model=self._model, option="response_format")
+            raise UnsupportedOption(message, model=self._model, option=option)
         return Shape(matcher, self._closing, self._model)
 
 

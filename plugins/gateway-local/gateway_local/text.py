@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 CONTEXT_TOKENS = 6
 """How many tokens before a piece are decoded with it: a decoder may join or strip at the very start of a text."""
 
+LONGEST_CHARACTER = 8
+"""After so many tokens that make no whole character, none will come of them."""
+
 
 class Detokenizer:
     """The text that tokens add up to after a prompt: `feed` gives what is certain, `flush` what is left."""
@@ -21,7 +24,7 @@ class Detokenizer:
         """More text, "" while the bytes so far end within a character."""
         self._ids.append(token)
         text = self._decode(self._ids)
-        if text.endswith("\ufffd"):
+        if text.endswith("\ufffd") and len(self._ids) - self._done < LONGEST_CHARACTER:
             return ""
         return self._advance(text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jinja2
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from gateway import Rejected, Weights, WeightsError
 from gateway_local.facts import Facts, optional_json
+from gateway_local.template import chat_template
 
 
 def load_tokenizer(weights: Weights, facts: Facts) -> Any:
@@ -47,22 +48,14 @@ def tokenized(tokenizer: Any, *texts: Any, model: str, **options: Any) -> Any:
         raise Rejected(message, model=model) from error
 
 
-def chat_template(weights: Weights, config: Mapping[str, Any]) -> tuple[str, str]:
-    """The file that holds the chat template, and the template."""
-    if "chat_template.jinja" in weights.files:
-        file = "chat_template.jinja"
-        try:
-            return file, weights.file(file).decode()
-        except UnicodeDecodeError as error:
-            raise WeightsError(f"{file} is not UTF-8") from error
-    file = "tokenizer_config.json"
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several named ones: the default is what a plain chat uses
-        named = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
-        template = named[0].get("template") if named else None
-    if not isinstance(template, str):
-        raise WeightsError(f'{file}: chat_template is neither a text nor a list with one named "default"')
-    return file, template
+def hidden_ids(tokenizer: Any, marks: Collection[str]) -> frozenset[int]:
+    """The special tokens that no reader should see: all but `marks`, which a reply is read by.
+
+    ``decode([id for id in ids if id not in hidden], skip_special_tokens=False)`` is the text with the marks in it.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    special = {id for id, token in added if token.special} | set(tokenizer.all_special_ids)
+    return frozenset(special - {id for id, token in added if token.content in marks})
 
 
 def check_template(tokenizer: Any, file: str) -> None:

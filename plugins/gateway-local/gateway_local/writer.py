@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway import Finish, Usage
+from gateway import Delta, Finish, Usage
 from gateway_local.picking import Picked, Picker
+from gateway_local.reply import ReplyParser
 from gateway_local.text import Detokenizer, StopFilter
 
 
 class Writer:
-    """Takes one token after the other until it is `done`; each gives the text that may be shown by then."""
+    """Takes one token after the other until it is `done`; each gives what may be shown by then.
+
+    `parser` tells thoughts and calls from text; without one all is text. `begun`: what the answer begins with, in the prompt.
+    """
 
     def __init__(
         self,
@@ -21,15 +25,18 @@ class Writer:
         limit: int,
         stop: Sequence[str],
         eos_ids: frozenset[int],
+        parser: ReplyParser | None = None,
+        begun: str = "",
     ) -> None:
-        self.prompt, self.picker, self.limit = prompt, picker, limit
-        self.count = 0
+        self.prompt, self.picker, self.limit, self.parser = prompt, picker, limit, parser
+        self.count = self.thought = 0
         self.written: list[Picked] = []
         """Its tokens, but for one that ends a text."""
         self.finish: Finish = "length"
         self.done = limit <= 0
         self._eos_ids = eos_ids
         self._detokenizer, self._stops = Detokenizer(decode, prompt), StopFilter(stop)
+        self._first = parser.feed(begun) if parser is not None and begun else []
         self._pieces: list[str] = []
 
     @property
@@ -39,16 +46,28 @@ class Writer:
 
     @property
     def text(self) -> str:
-        """What has been shown."""
+        """What has been shown, without a parser."""
         return "".join(self._pieces)
 
     @property
     def usage(self) -> Usage:
         """What it took so far."""
-        return Usage(input_tokens=len(self.prompt), output_tokens=self.count)
+        return Usage(input_tokens=len(self.prompt), output_tokens=self.count, reasoning_tokens=self.thought)
 
-    def take(self, token: Picked) -> str:
-        """The text that this token makes certain; when it is the last one, all that is left."""
+    def take(self, token: Picked) -> Sequence[Delta]:
+        """What this token makes certain; when it is the last one, all that is left."""
+        parser, deltas, self._first = self.parser, self._first, []
+        if parser is None:
+            piece = self._written(token)
+            self._pieces.append(piece)
+            return [Delta(piece)] if piece else []
+        self.thought += parser.thinking
+        deltas = [*deltas, *parser.feed(self._written(token))]
+        if parser.done and not self.done:
+            self.finish, self.done = "stop", True
+        return [*deltas, *parser.flush()] if self.done else deltas
+
+    def _written(self, token: Picked) -> str:
         self.count += 1
         shape, piece = self.picker.shape, ""
         if token.id in self._eos_ids:
@@ -65,5 +84,4 @@ class Writer:
             piece += self._stops.feed(self._detokenizer.flush())
             self.finish = "stop" if self._stops.stopped else self.finish
             piece += self._stops.flush()
-        self._pieces.append(piece)
         return piece
