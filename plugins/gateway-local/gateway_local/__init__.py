@@ -2,6 +2,7 @@
 
 options, hub                what a row may say; weights of the Hugging Face hub
 facts, heads, seq2seq       what a model is, from its headers and small files alone
+sizes, speed, probe         what a token needs; how fast this machine is, and so the model; measuring it
 tokens, build, load         a tokenizer; a model of whose weights each is accounted for; both, read
 owner                       the one thread that may touch a loaded model, and who waits for it
 answer                      a decoder's tasks: prompts of requests, responses

@@ -25,8 +25,9 @@ from gateway import (
     UnsupportedOption,
     UnsupportedTask,
 )
+from gateway_local import speed
 from gateway_local.decoder import Decoder, Row
-from gateway_local.facts import CPU_FLOPS, Facts
+from gateway_local.facts import Facts
 from gateway_local.load import Loaded
 from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Owner
@@ -64,8 +65,8 @@ class Answers:
             passes = passes_of(loaded.model, self._slots)
         if isinstance(passes, Together):
             self._slots.resize(self._cache_tokens(options))
-        gpu = loaded.model.device.type != "cpu"
-        self._decoder = Decoder(owner, passes, most=options.max_batch, prompt_tokens=prompt_tokens(facts.params, gpu=gpu))
+        tokens = prompt_tokens(facts, str(card.dtype), gpu=loaded.model.device.type != "cpu")
+        self._decoder = Decoder(owner, passes, most=options.max_batch, prompt_tokens=tokens)
 
     def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], Row]:
         """What the owner's thread is to do for a request, beside others; refuses what this model cannot do."""
@@ -202,11 +203,12 @@ def pick_device(asked: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def prompt_tokens(params: int, *, gpu: bool) -> int:
+def prompt_tokens(facts: Facts, dtype: str, *, gpu: bool) -> int:
     """How many tokens of prompts to read in a pass: what takes about as long as others may be kept waiting for."""
     if gpu:
         return GPU_PROMPT_TOKENS
-    return int(min(max(PASS_S * CPU_FLOPS / (2 * params), LEAST_PROMPT_TOKENS), MOST_PROMPT_TOKENS))
+    rate = speed.prompt_tokens_per_s(facts, dtype, speed.recall() or speed.CPU)
+    return int(min(max(PASS_S * rate, LEAST_PROMPT_TOKENS), MOST_PROMPT_TOKENS))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from gateway import Resources, TensorInfo, Weights, WeightsError
 from gateway_local.heads import HeadFacts, head_of, read_head
 from gateway_local.seq2seq import RewriteFacts, read_rewrite
+from gateway_local.sizes import LAYER_KEYS, WIDTH_KEYS, Sizes, first_int, sizes_of
 
 ENCODER_TYPES = frozenset(
     {
@@ -30,8 +31,6 @@ HEADS = ("cls.", "lm_head.", "predictions.", "vocab_", "generator", "discriminat
 FLOAT_BITS: Mapping[str, int] = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 DTYPES: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
-LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-WIDTH_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 
 COUNTS = ("", "K", "M", "B", "T")
 BYTES = (" B", " kB", " MB", " GB", " TB")
@@ -40,10 +39,6 @@ POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "lasttoken")
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "lasttoken"]
 
 SMALL_BYTES = 1 << 30
-CPU_BYTES_PER_S, GPU_BYTES_PER_S = 10e9, 1e12
-CPU_FLOPS, GPU_FLOPS = 5e10, 5e13
-LAYER_S = 0.72e-3
-PRIOR_PROMPT_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +61,7 @@ class Facts:
     params: int
     stored: str
     layers: int
+    sizes: Sizes
     context: int | None
     chat: bool
     embed: EmbedFacts | None
@@ -114,6 +110,7 @@ def read_facts(resources: Resources, uri: str, weights: Weights) -> Facts:
         params=sum(math.prod(info.shape) for info in floats.values()),
         stored=main_dtype(floats.values()),
         layers=first_int(config, LAYER_KEYS) or 0,
+        sizes=sizes_of(config, floats, encoder=encoder or rewrite is not None),
         context=context_of(config, model_type, weights, tokenizer_config, reads=encoder or rewrite is not None),
         chat=chat,
         calls=read_template(weights, tokenizer_config) if chat else frozenset(),
@@ -265,14 +262,10 @@ def bytes_of(facts: Facts, dtype: str) -> int:
     return facts.params * (4 if dtype == "float32" else 2)
 
 
-def prior(facts: Facts, weight_bytes: int, *, gpu: bool) -> tuple[float, float]:
-    """Seconds to the first token of a middling request, and per token after it.
-
-    Decoding reads every weight once a token: 1.75 x bytes / bandwidth + 0.72 ms a layer, as measured on small CPUs.
-    """
-    per_token_s = 1.75 * weight_bytes / (GPU_BYTES_PER_S if gpu else CPU_BYTES_PER_S) + LAYER_S * facts.layers
-    prefill_s = 1.5 * 2 * facts.params * PRIOR_PROMPT_TOKENS / (GPU_FLOPS if gpu else CPU_FLOPS)
-    return prefill_s + per_token_s, 0.0 if facts.encoder else per_token_s
+def kv_bytes_per_token(facts: Facts, dtype: str) -> int | None:
+    """What one token takes in the KV cache; None for an encoder, and where config.json does not say."""
+    kv = facts.sizes.kv
+    return None if kv is None else kv * (4 if dtype == "float32" else 2)
 
 
 def gpu_expected(device: str) -> bool:
@@ -310,15 +303,6 @@ def load_list(weights: Weights, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise WeightsError(f"{name!r} is not a JSON list")
     return value
-
-
-def first_int(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    """The first of these keys that holds a positive whole number."""
-    for key in keys:
-        value = config.get(key)
-        if type(value) is int and value > 0:
-            return value
-    return None
 
 
 def rounded(number: float, units: tuple[str, ...]) -> str:

@@ -14,10 +14,8 @@ from gateway import TensorInfo, Weights, WeightsError
 from gateway_local.build import HeaderTensor, build, check_fit, model_class, wanted_tensors
 from gateway_local.facts import Facts
 from gateway_local.passes import cache_argument
+from gateway_local.speed import ONE_THREAD_BYTES
 from gateway_local.tokens import eos_ids_of, load_tokenizer
-
-ONE_THREAD_BYTES = 64 << 20
-"""Below this a matrix is too small to be worth sharing between threads."""
 
 
 @dataclass(frozen=True)

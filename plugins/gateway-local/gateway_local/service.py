@@ -29,6 +29,7 @@ from gateway import (
     UnsupportedTask,
 )
 from gateway_local import facts as known
+from gateway_local import speed
 from gateway_local.facts import Facts
 from gateway_local.imports import import_code
 from gateway_local.options import ModelOptions
@@ -135,7 +136,9 @@ class LocalModel(ModelService):
         try:
             check(weights, facts)
             size = f"{known.rounded(facts.params, known.COUNTS)} parameters, {known.rounded(weights.bytes, known.BYTES)}"
-            return f"weights readable: {size}, {facts.stored}"
+            kv = known.kv_bytes_per_token(facts, self._dtype(facts, gpu=known.gpu_expected(self._options.device)))
+            cache = "" if kv is None else f", {known.rounded(kv, known.BYTES)} of cache a token"
+            return f"weights readable: {size}{cache}, {facts.stored}"
         finally:
             weights.close()
 
@@ -171,11 +174,16 @@ class LocalModel(ModelService):
         return Answers(card, facts, loaded, self._owner, self._options)
 
     def _import(self, what: str, resources: Resources, facts: Facts, call: Call) -> None:
-        """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile."""
+        """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile. After the first
+        on a machine, how fast it is, which takes a second: `speed` has it from then on."""
         label = f"{what} {self.name}"
         resources.progress(label, 0, None)
         try:
             import_code(facts.architecture, gone=lambda: call.gone)
+            if not known.gpu_expected(self._options.device):
+                from gateway_local import probe
+
+                probe.ensure()
         finally:
             resources.progress(label, 1, 1)
 
@@ -198,7 +206,8 @@ class LocalModel(ModelService):
         gpu = known.gpu_expected(options.device)
         dtype = self._dtype(facts, gpu=gpu)
         weight_bytes = known.bytes_of(facts, dtype)
-        first_token_s, per_token_s = known.prior(facts, weight_bytes, gpu=gpu)
+        machine = speed.GPU if gpu else speed.recall() or speed.CPU
+        first_token_s, per_token_s = speed.prior(facts, dtype, machine)
         head = facts.head
         pair = facts.rewrite
         if pair is not None:
@@ -215,6 +224,7 @@ class LocalModel(ModelService):
             provider="local",
             model=facts.architecture,
             params=facts.params,
+            active_params=facts.sizes.active,
             bytes=weight_bytes,
             dtype=dtype,
             context=facts.context,
