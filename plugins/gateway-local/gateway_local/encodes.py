@@ -49,6 +49,9 @@ ANSWERS, ANSWER_TOKENS, QUESTION_TOKENS, WINDOW_TOKENS, OVERLAP_TOKENS = 1, 15, 
 """What a question asks for where it does not say, as the pipeline of transformers 4 had it."""
 
 
+COSINE_SCALE = 20.0
+
+
 class Encodes:
     """One loaded encoder: which texts a request is, and what its response is made of."""
 
@@ -79,6 +82,14 @@ class Encodes:
                 if request.dimensions is not None:
                     options.refuse("dimensions", HINT, tunes=True)
                 made = self._embed(request)
+            case Classify() if head is None:
+                if not request.candidate_labels:
+                    options.refuse("candidate_labels", "it has no labels of its own: name some")
+                if request.multi_label:
+                    options.refuse("multi_label", "it tells which label is nearest, not whether one is near")
+                if request.function_to_apply is not None:
+                    options.refuse("function_to_apply", "it goes with the labels that a model was trained on", tunes=True)
+                made = self._nearest(request)
             case Classify() if head is not None and request.candidate_labels:
                 if head.entailment is None:
                     options.refuse("candidate_labels", "no label of it says whether one sentence follows from another")
@@ -142,6 +153,23 @@ class Encodes:
             return self._classes([Label(label=label, score=score) for label, score in given], request, usage)
 
         return self._texts(pairs, self.card.context, finish, truncation="only_first", first=fits)
+
+    def _nearest(self, request: Classify) -> Job:
+        """Which label's vector is nearest to the text's: cosines, as sharp as such models are trained to tell (a scale of 20:
+        Henderson et al., 2017; sentence-transformers' ranking losses)."""
+        facts = self._facts.embed
+        assert facts is not None
+        template = request.hypothesis_template or "{}"
+        texts = [request.inputs, *(template.replace("{}", label) for label in request.candidate_labels)]
+        texts = [facts.prompt + (text.lower() if facts.lower else text) for text in texts]
+
+        def finish(outputs: Sequence[Any], usage: Usage) -> ClassifyResponse:
+            vectors = torch.nn.functional.normalize(torch.tensor(outputs, dtype=torch.float64), dim=-1)
+            scores = (vectors[1:] @ vectors[0] * COSINE_SCALE).softmax(dim=0).tolist()
+            given = zip(request.candidate_labels, scores, strict=True)
+            return self._classes([Label(label=label, score=score) for label, score in given], request, usage)
+
+        return self._texts([(text,) for text in texts], self.card.context, finish)
 
     def _classes(self, labels: list[Label], request: Classify, usage: Usage) -> ClassifyResponse:
         labels.sort(key=lambda label: -label.score)

@@ -187,8 +187,7 @@ class LocalModel(ModelService):
         finally:
             resources.progress(label, 1, 1)
 
-    @staticmethod
-    def _features(facts: Facts) -> frozenset[str]:
+    def _features(self, facts: Facts) -> frozenset[str]:
         head = facts.head
         if facts.rewrite is not None:
             return REWRITING
@@ -196,7 +195,9 @@ class LocalModel(ModelService):
             return GENERATING | facts.calls
         if head is not None and head.kind in ("extract", "answer"):
             return ANY_LENGTH
-        return ZERO_SHOT if head is not None and head.kind == "classify" and head.entailment is not None else frozenset()
+        by_nearness = facts.embed is not None and "classify" in (self._options.tasks or ())
+        by_inference = head is not None and head.kind == "classify" and head.entailment is not None
+        return ZERO_SHOT if by_nearness or by_inference else frozenset()
 
     def _dtype(self, facts: Facts, *, gpu: bool) -> str:
         return known.chosen_dtype(self._options.dtype, facts, gpu=gpu, native_bf16=known.native_bf16())
@@ -212,8 +213,10 @@ class LocalModel(ModelService):
         pair = facts.rewrite
         if pair is not None:
             can = list(pair.serves if options.tasks is None else pair.may)
+        elif facts.embed:
+            can = ["embed", *(["classify"] if options.tasks is not None else [])]
         else:
-            can = ["embed"] if facts.embed else [head.kind] if head else ["generate", "chat"] if facts.chat else ["generate"]
+            can = [head.kind] if head else ["generate", "chat"] if facts.chat else ["generate"]
         serves = [task for task in can if options.tasks is None or task in options.tasks]
         if not serves:
             raise Unsupported(f"model {self.name!r} can do {', '.join(can)}, none of which its `tasks` allows", model=self.name)

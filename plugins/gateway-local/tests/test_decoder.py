@@ -318,6 +318,27 @@ def test_answers_that_were_given_are_let_go(llama: Path, started: Any) -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.soak
+def test_ten_thousand_requests_leave_memory_as_it_was(llama: Path, started: Any) -> None:
+    def resident() -> int:
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    async def ask() -> None:
+        async with started(llama, max_queue=1000) as model:
+            sizes = []
+            for turn in range(11):
+                for batch in range(10):
+                    requests = mixed(100, seed=turn * 100 + batch)
+                    gone = [left_early(model, request, at % 3) for at, request in enumerate(requests[:20])]
+                    await asyncio.gather(*(model.run(request) for request in requests[20:]), *gone)
+                sizes.append(resident())
+            assert sizes[-1] - sizes[1] < 5_000, sizes
+
+    asyncio.run(ask())
+
+
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
 def test_shared_is_the_common_beginning(start: list[int], one: list[int], other: list[int]) -> None:
     found = shared(start + one, start + other)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gateway_local.facts import pooling_of
 
-from gateway import Embed, EmbedResponse, Resources, UnsupportedOption, WeightsError
+from gateway import Classify, Embed, EmbedResponse, Resources, UnsupportedOption, WeightsError
 
 TEXTS = (
     "A man is playing a guitar on the stage.",
@@ -71,6 +71,29 @@ def test_a_text_has_one_vector_whatever_stands_beside_it(bert: Path, started: An
     for text, vector in zip(texts, together, strict=True):
         (alone,) = vectors(started, bert, (text,))
         assert max(abs(a - b) for a, b in zip(alone, vector, strict=True)) < 1e-5
+
+
+def test_labels_of_one_s_own_by_nearness_where_the_row_asks_for_it(
+    minilm: Path, started: Any, service: Any, lent: Resources
+) -> None:
+    text = "The striker scored twice before half-time."
+    labels = ("cooking", "football", "astronomy")
+
+    async def ask() -> None:
+        card = await service(minilm, tasks=["classify"]).describe(lent)
+        assert (card.tasks, card.features) == ({Classify}, {"zero_shot"})
+        async with started(minilm, tasks=["embed", "classify"]) as model:
+            reply = await model.run(Classify(inputs=text, candidate_labels=labels))
+            vectors = (await model.run(Embed(texts=(text, *labels)))).vectors
+            raw = [math.exp(20 * dot(vectors[0], vector)) for vector in vectors[1:]]
+            expected = {label: score / sum(raw) for label, score in zip(labels, raw, strict=True)}
+            assert reply.labels[0].label == "football" and len(reply.labels) == 3
+            assert all(math.isclose(each.score, expected[each.label], rel_tol=1e-4) for each in reply.labels)
+            for wrong in ({"multi_label": True, "candidate_labels": labels}, {}):
+                with pytest.raises(UnsupportedOption):
+                    await model.run(Classify(inputs=text, **wrong))
+
+    asyncio.run(ask())
 
 
 def test_dimensions_are_refused(bert: Path, started: Any) -> None:
