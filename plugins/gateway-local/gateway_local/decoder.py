@@ -138,11 +138,19 @@ class Decoder:
             for row in self._rows:
                 row.todo = row.ids[row.read :]
             return [[row] for row in self._rows]
+        left = {row: len(row.ids) - row.read for row in self._rows}
+        count = {row: int(left[row] == 1) for row in self._rows}
+        reading = [row for row in self._rows if left[row] > 1]
         budget = self._prompt_tokens
+        # Half for the prompt that came first, the rest for those of which least is left: neither holds up the other.
+        shares = [(row, (budget + 1) // 2) for row in reading[:1]]
+        shares += [(row, budget) for row in sorted(reading, key=lambda row: left[row])]
+        for row, share in shares:
+            more = min(left[row] - count[row], share, budget)
+            count[row] += more
+            budget -= more
         for row in self._rows:
-            left = len(row.ids) - row.read
-            row.todo = row.ids[row.read : row.read + (1 if left == 1 else min(left, budget))]
-            budget -= len(row.todo) if left > 1 else 0
+            row.todo = row.ids[row.read : row.read + count[row]]
         return [[row for row in self._rows if row.todo]]
 
     def _forward(self, rows: Sequence[Row], calls: dict[Row, Call]) -> None:

@@ -113,3 +113,31 @@ def test_numbers_that_are_none_amid_a_prompt_fail_it_at_once(llama: Path, starte
             assert len(seen) == 1 and not any(slot.taken or slot.ids for slot in slots_of(model))
 
     asyncio.run(ask())
+
+
+def test_a_huge_prompt_does_not_hold_up_a_short_one_nor_many_short_ones_the_huge_one(llama: Path, started: Any) -> None:
+    huge = Generate(prompt="sea " * 110, max_tokens=1, temperature=0.0)
+    short = [Generate(prompt=f"{word} cat sat", max_tokens=1, temperature=0.0) for word in WORDS]
+
+    async def ask() -> None:
+        async with started(llama, prefix_sharing="off") as model:
+            model._answers._decoder._prompt_tokens = 16
+            passes: Any = model._answers._decoder._passes
+            forward, seen = passes.forward, []
+
+            def counting(texts: Any) -> Any:
+                seen.append(sum(len(text.todo) for text in texts))
+                return forward(texts)
+
+            passes.forward = counting
+            done: dict[str, int] = {}
+
+            async def one(request: Generate) -> None:
+                await model.run(request)
+                done[request.prompt] = len(seen)
+
+            await asyncio.gather(*(one(request) for request in [huge, *short]))
+            assert done[short[0].prompt] <= 4 < 8 < done[huge.prompt]
+            assert max(seen) <= 16 + len(short)
+
+    asyncio.run(ask())
