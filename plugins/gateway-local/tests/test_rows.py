@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from decoder_case import WORDS, left_early, mixed, slots_of
 
-from gateway import Generate, ServiceCrashed, WeightsError
+from gateway import Closed, Generate, ServiceCrashed, WeightsError
 
 
 @pytest.mark.parametrize("name", ["RecurrentGemma", "MiniMax"])
@@ -139,5 +139,20 @@ def test_a_huge_prompt_does_not_hold_up_a_short_one_nor_many_short_ones_the_huge
             await asyncio.gather(*(one(request) for request in [huge, *short]))
             assert done[short[0].prompt] <= 4 < 8 < done[huge.prompt]
             assert max(seen) <= 16 + len(short)
+
+    asyncio.run(ask())
+
+
+def test_closing_says_the_same_to_all_who_are_being_answered(llama: Path, started: Any) -> None:
+    async def ask() -> None:
+        async with started(llama) as model:
+            streams = [model.stream(Generate(prompt=f"the {word}", max_tokens=200, temperature=0.0)) for word in WORDS[:4]]
+            for stream in streams:
+                await anext(stream)
+            await model.aclose()
+            for stream in streams:
+                with pytest.raises(Closed):
+                    async for _ in stream:
+                        pass
 
     asyncio.run(ask())
