@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from gateway import Chat, ContextTooLong, Delta, Generate, GenerateResponse, Meta, Overloaded, ServiceCrashed
 
 FAMILIES = (
-    "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3", "GptOss", "Bloom", "Phimoe", "Llama4", "starter",
+    "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3", "GptOss", "Bloom", "Phimoe", "Llama4", "Mamba2",
+    "starter",
 )  # fmt: skip
-APART = {"Bloom", "Phimoe", "Llama4"}
-"""Families whose attention, or its window, is their own: these are read one after the other."""
+APART = {"Bloom", "Phimoe", "Llama4", "Mamba2"}
+"""Families whose attention, or its window, or what stands for it, is their own: these are read one after the other."""
 
 
 class Reference:
