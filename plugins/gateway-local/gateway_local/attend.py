@@ -88,6 +88,8 @@ class Step:
             self.longer.append((at, span))
             at += len(span.ids)
         self.device = device
+        self.windows: dict[int, int | None] = {}
+        """How far back each layer looks, as it says itself; None: to the beginning."""
         self._masks: dict[Any, torch.Tensor] = {}
 
     @cached_property
@@ -173,6 +175,7 @@ def attend(
     if gateway_step is None or strange or not causal or query.shape[0] != 1 or attention_mask is not None:
         raise Unattended(", ".join(strange) or type(module).__name__)
     layer, heads, groups = module.layer_idx, key.shape[1], query.shape[1] // key.shape[1]
+    gateway_step.windows[layer] = sliding_window
     plain, out = softcap is None and s_aux is None, []
     look: Any = scaled_dot_product_attention if plain else partial(capped, softcap=softcap, sinks=s_aux)
     for few in gateway_step.singles:

@@ -82,9 +82,19 @@ def build(
     return model
 
 
+def _plain(value: Any) -> Any:
+    """JSON with floats in the place of ``{"__float__": "Infinity"}``, as transformers writes those that JSON has not."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    named = value.get("__float__")
+    return float(named) if named in ("NaN", "Infinity", "-Infinity") else {key: _plain(each) for key, each in value.items()}
+
+
 def model_class(weights: Weights, facts: Facts) -> tuple[Any, Any]:
     """The class to make, and its configuration; an encoder's head is left off. Code that came with the weights is not run."""
-    raw = weights.json("config.json")
+    raw = _plain(weights.json("config.json"))
     raw.pop("auto_map", None)
     kind = getattr(transformers, facts.architecture, None)
     if kind is None:

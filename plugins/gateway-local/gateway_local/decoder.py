@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gateway import GatewayError, Response, ServiceCrashed
+from gateway import Delta, GatewayError, Response, ServiceCrashed
 from gateway_local.owner import Call, Done, Failed, Owner, as_gateway_error, given_up, outcome
 from gateway_local.passes import Apart, Together
 from gateway_local.picking import Picked
@@ -57,15 +57,19 @@ class Decoder:
 
     def serve(self, call: Call) -> Response:
         """The call's own response."""
-        while not call.gone:
-            ended = self._step(call)
-            if isinstance(ended, Failed):
-                raise ended.error
-            if ended is not None:
-                response: Response = ended.value
-                return response
-        self._drop(self._rows)
-        raise given_up(self._owner.name)
+        try:
+            while not call.gone:
+                ended = self._step(call)
+                if isinstance(ended, Failed):
+                    raise ended.error
+                if ended is not None:
+                    response: Response = ended.value
+                    return response
+            raise given_up(self._owner.name)
+        finally:  # the others go on where they are, with the next call; it may come much later, so who left is let go now
+            self._ended.clear()
+            waiting = [each.job for each in self._owner.peers()]
+            self._drop([row for row in self._rows if row not in waiting])
 
     def _step(self, call: Call) -> Done | Failed | None:
         """One pass; who is done by it, or has failed in it, is told. What became of the call itself is returned.
@@ -76,8 +80,8 @@ class Decoder:
         self._drop([row for row in self._rows if row not in calls])
         with torch.inference_mode():
             for row in calls:
-                if row not in self._rows:
-                    self._admit(row)
+                if row not in self._rows and not self._admit(row):
+                    break  # first come, first served: those who need less room would take what this one waits for
             for rows in self._parts():
                 self._forward(rows, calls)
         own = self._ended.pop(call.job, None)
@@ -95,31 +99,32 @@ class Decoder:
             row.slot = row.cache = None
         self._rows = [row for row in self._rows if row not in rows]
 
-    def _admit(self, row: Row) -> None:
-        """Begin to answer a request, if there is room for it."""
+    def _admit(self, row: Row) -> bool:
+        """Begin to answer a request. False: there is no room for it yet."""
         if row.writer is None:
             begun = outcome(row.begin, self._owner.name)
             if isinstance(begun, Failed):
                 self._ended[row] = begun
-                return
+                return True
             row.writer = begun.value
             row.ids = list(begun.value.prompt)
         slots = self._passes.slots
         if slots is None:
             row.cache = self._passes.cache()
         elif any(self._ahead(other, row) for other in self._rows):
-            return
+            return True
         else:
             tokens, writer = len(row.ids) + row.writer.limit, row.writer
             taken = outcome(lambda: slots.take(tokens, writer.prompt, row.tenant), self._owner.name)
             if isinstance(taken, Failed):
                 self._ended[row] = taken
-                return
+                return True
             if taken.value is None:
-                return
+                return False
             row.slot = taken.value
             row.read = len(taken.value.ids)
         self._rows.append(row)
+        return True
 
     def _ahead(self, other: Row, row: Row) -> bool:
         """Whether another one is just reading what this one begins with too: this one waits then, and copies it."""
@@ -133,11 +138,19 @@ class Decoder:
             for row in self._rows:
                 row.todo = row.ids[row.read :]
             return [[row] for row in self._rows]
+        left = {row: len(row.ids) - row.read for row in self._rows}
+        count = {row: int(left[row] == 1) for row in self._rows}
+        reading = [row for row in self._rows if left[row] > 1]
         budget = self._prompt_tokens
+        # Half for the prompt that came first, the rest for those of which least is left: neither holds up the other.
+        shares = [(row, (budget + 1) // 2) for row in reading[:1]]
+        shares += [(row, budget) for row in sorted(reading, key=lambda row: left[row])]
+        for row, share in shares:
+            more = min(left[row] - count[row], share, budget)
+            count[row] += more
+            budget -= more
         for row in self._rows:
-            left = len(row.ids) - row.read
-            row.todo = row.ids[row.read : row.read + (1 if left == 1 else min(left, budget))]
-            budget -= len(row.todo) if left > 1 else 0
+            row.todo = row.ids[row.read : row.read + count[row]]
         return [[row for row in self._rows if row.todo]]
 
     def _forward(self, rows: Sequence[Row], calls: dict[Row, Call]) -> None:
@@ -161,12 +174,11 @@ class Decoder:
             return
         for at, row in enumerate(rows):
             row.read += len(row.todo)
-            if row.read == len(row.ids):
-                if not math.isfinite(best[at]):
-                    message = f'model {self._owner.name!r} gives no finite numbers: in 16 bits, try dtype = "float32"'
-                    self._fail(row, ServiceCrashed(message, model=self._owner.name, cause="NaN"))
-                else:
-                    self._write(row, calls[row], likeliest[at], logits[at : at + 1])
+            if not math.isfinite(best[at]):  # also amid a prompt: if its caller left, what is no number would stay in the slot
+                message = f'model {self._owner.name!r} gives no finite numbers: in 16 bits, try dtype = "float32"'
+                self._fail(row, ServiceCrashed(message, model=self._owner.name, cause="NaN"))
+            elif row.read == len(row.ids):
+                self._write(row, calls[row], likeliest[at], logits[at : at + 1])
 
     def _fail(self, row: Row, error: GatewayError) -> None:
         self._ended[row] = Failed(error)
@@ -177,14 +189,17 @@ class Decoder:
         """One more token of an answer."""
         writer = row.writer
         assert writer is not None
-        picked = outcome(
-            lambda: Picked(likeliest) if writer.picker.likeliest else writer.picker.pick(logits, writer.left), self._owner.name
-        )
-        if isinstance(picked, Failed):
-            self._ended[row] = picked
+
+        def write() -> Sequence[Delta]:
+            picked = Picked(likeliest) if writer.picker.likeliest else writer.picker.pick(logits, writer.left)
+            row.ids.append(picked.id)
+            return writer.take(picked)
+
+        written = outcome(write, self._owner.name)
+        if isinstance(written, Failed):
+            self._ended[row] = written
             return
-        row.ids.append(picked.value.id)
-        for delta in writer.take(picked.value):
+        for delta in written.value:
             call.send(delta)
         if writer.done:
             self._ended[row] = outcome(lambda: row.end(writer), self._owner.name)

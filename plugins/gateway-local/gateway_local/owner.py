@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway import Closed, GatewayError, Overloaded, ServiceCrashed, ServiceError
+from gateway import Closed, GatewayError, Overloaded, ServiceCrashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,14 @@ class Owner:
             return self._running
 
     def _closed_error(self) -> Closed:
-        return Closed(f"model {self.name!r} has been closed")
+        return given_up(self.name)
 
     def _enter(self, call: Call) -> None:
         with self._change:
             if self._closed:
                 raise self._closed_error()
-            if len(self._waiting) >= self._max_queue + self.beside:
+            # One runs, or will as soon as the thread wakes: how many are let in does not hang on when it does.
+            if len(self._waiting) + (self._running is not None) > self._max_queue + self.beside:
                 message = f"model {self.name!r} has {self._max_queue} requests waiting already (max_queue)"
                 raise Overloaded(message, model=self.name)
             self._waiting.append(call)
@@ -190,6 +191,6 @@ def as_gateway_error(error: BaseException, name: str) -> GatewayError:
     return mapped
 
 
-def given_up(name: str) -> ServiceError:
+def given_up(name: str) -> Closed:
     """What ends work whose caller has gone; nobody reads it unless the model is being closed."""
-    return Overloaded(f"model {name!r} gave this request up", model=name)
+    return Closed(f"model {name!r} has been closed")

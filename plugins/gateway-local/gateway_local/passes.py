@@ -1,7 +1,8 @@
 """Passes of a decoder over the new tokens of many texts: all in one, or one text after the other. Imports torch.
 
 `passes_of` chooses. All in one needs a model of which attention is the only part where tokens meet, and that lets it be done by
-`attend.py`: whether that is so is tried out, on a few tokens, against the model as transformers runs it.
+`attend.py`: whether that is so is tried out, on a few tokens, against the model as transformers runs it. What shows only in a
+long text is asked of its config: how far back each layer looks, and whether it keeps nothing but keys and values.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from gateway import WeightsError
 from gateway_local.attend import ATTENTION, Span, Step
 from gateway_local.slots import Slots
 
@@ -29,6 +32,8 @@ class Together:
     def __init__(self, model: Any, slots: Slots) -> None:
         self.model = model
         self.slots: Slots | None = slots
+        self.windows: dict[int, int | None] = {}
+        """How far back each layer looked in the last pass; None: to the beginning."""
 
     def cache(self) -> None:
         """Nothing: all is in the slots."""
@@ -38,6 +43,7 @@ class Together:
         spans = {id(text): Span(text.slot, text.todo) for text in texts}
         step = Step(list(spans.values()), self.model.device)
         out = self.model(**step.inputs, use_cache=False, return_dict=True, logits_to_keep=step.ends, gateway_step=step)
+        self.windows = step.windows
         order = {id(span): at for at, span in enumerate(step.spans)}
         for span in step.spans:
             span.slot.ids.extend(span.ids)
@@ -77,14 +83,40 @@ def passes_of(model: Any, slots: Slots) -> Together | Apart:
         try:
             expected = _tried(Apart(model))
             model.set_attn_implementation(ATTENTION)
-            found = _tried(Together(model, slots))
+            together = Together(model, slots)
+            found = _tried(together)
         except Exception:  # whatever it is that this model does not bear, it has borne the other way until now
             found = None
-        allowed = EXACT if model.dtype in (torch.float32, torch.float64) else COARSE
-        if found is not None and bool((found - expected).abs().max() <= allowed * expected.abs().max()):
-            return Together(model, slots)
+        if found is not None and _alike(found, expected, model.dtype) and _looked_back(model.config, together.windows):
+            return together
         model.set_attn_implementation(own)
+    _refuse_mixed(model)
     return Apart(model)
+
+
+def _refuse_mixed(model: Any) -> None:
+    """WeightsError for a model that writes otherwise beside another text: it keeps its state elsewhere (RecurrentGemma)."""
+    kind = type(model).__name__
+    try:
+        one, two = _apart(model, (0, 1, 0, 1)), _apart(model, (0, 0, 1, 1))
+    except Exception as error:
+        raise WeightsError(
+            f"the architecture {kind!r} does not run with a cache of transformers: {type(error).__name__}"
+        ) from error
+    if not torch.allclose(one, two, rtol=EXACT, atol=EXACT, equal_nan=True):
+        raise WeightsError(f"the architecture {kind!r} keeps more between tokens than its cache, and is not served yet")
+
+
+def _apart(model: Any, order: Sequence[int]) -> torch.Tensor:
+    """The last logits of two short texts, each of two passes, in this order."""
+    passes = Apart(model)
+    texts = [_Try(_ids(model, step), None, passes.cache()) for step in (7, 11)]
+    out: dict[int, torch.Tensor] = {}
+    with torch.inference_mode():
+        for which in order:
+            text = texts[which]
+            out[which] = passes.forward([text.next(1 if which in out else len(text.left) - 1)])
+    return torch.cat([out[0], out[1]]).float()
 
 
 def cache_argument(model: Any) -> str | None:
@@ -108,11 +140,15 @@ class _Try:
         return self
 
 
+def _ids(model: Any, step: int) -> list[int]:
+    size = model.get_input_embeddings().weight.shape[0]
+    return [(at * step + step) % size for at in range(9)]
+
+
 def _tried(passes: Together | Apart) -> torch.Tensor:
     """The logits of two short texts, the one begun before the other, read in pieces."""
-    size = passes.model.get_input_embeddings().weight.shape[0]
     slots = passes.slots
-    one, two = (_Try([(at * step + step) % size for at in range(9)], slots, passes.cache()) for step in (7, 11))
+    one, two = (_Try(_ids(passes.model, step), slots, passes.cache()) for step in (7, 11))
     with torch.inference_mode():
         out = [
             passes.forward([one.next(5)]),
@@ -125,6 +161,22 @@ def _tried(passes: Together | Apart) -> torch.Tensor:
                 text.slot.wipe()
                 slots.leave(text.slot)
     return torch.cat(out).float()
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    allowed = EXACT if dtype in (torch.float32, torch.float64) else COARSE
+    return bool((found - expected).abs().max() <= allowed * expected.abs().max())
+
+
+def _looked_back(config: Any, windows: dict[int, int | None]) -> bool:
+    """Whether each layer looked as far back as its cache says, and keeps nothing but keys and values.
+
+    A window that only the mask knows of (Llama 4's chunks, Phi-MoE, Doge) is longer than what is tried.
+    """
+    layers = enumerate(DynamicCache(config=config).layers)
+    own = {at: layer for at, layer in layers if type(layer).__name__ != "DummyLayer"}  # a dummy looks at another's keys
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own.values())
+    return plain and {at: getattr(layer, "sliding_window", None) for at, layer in own.items()}.items() <= windows.items()
 
 
 def _ropes(parameters: Any) -> set[str]:

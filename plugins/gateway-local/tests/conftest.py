@@ -180,6 +180,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Gemma2": SIZED,
     "Gemma3": {**SIZED, "num_hidden_layers": 7},
     "GptOss": {**SIZED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "Phimoe": {**SMALL, "sliding_window": 20, "num_local_experts": 4},
+    "Llama4": {**SMALL, "head_dim": 16, "attention_chunk_size": 20, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "RecurrentGemma": {**SMALL, "num_hidden_layers": 3, "head_dim": 8, "lru_width": 32, "num_key_value_heads": 1},
+    "MiniMax": {**SMALL, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "Mamba2": {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1},
     "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 
@@ -197,8 +202,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             folder = tmp_path_factory.mktemp("family") / name
             folder.mkdir()
             tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": save_tokenizer(folder)}
-            most = {} if name in ("GPT2", "Bloom") else {"max_position_embeddings": 512}
-            config = getattr(t, {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config"))
+            most = {} if name in ("GPT2", "Bloom", "Mamba2") else {"max_position_embeddings": 512}
+            config = getattr(t, {"Gemma3": "Gemma3TextConfig", "Llama4": "Llama4TextConfig"}.get(name, f"{name}Config"))
             kind = getattr(t, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
             torch.manual_seed(0)
             kind(config(**{**tokens, **most, "initializer_range": 0.4, **FAMILIES[name]})).eval().save_pretrained(folder)

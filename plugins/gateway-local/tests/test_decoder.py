@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_case import WORDS, left_early, mixed, slots_of
 from gateway_local import LocalModel, starter
 from gateway_local.passes import Apart, Together
 from gateway_local.slots import Slots, shared
@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from gateway import Chat, ContextTooLong, Delta, Generate, GenerateResponse, Meta, Overloaded, ServiceCrashed
 
-WORDS = ("the", "cat", "sat", "on", "mat", "and", "dog", "ran", "to", "river", "a", "sea", "is", "wide")
 FAMILIES = (
-    "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3", "GptOss", "Bloom", "starter",
+    "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3", "GptOss", "Bloom", "Phimoe", "Llama4", "Mamba2",
+    "starter",
 )  # fmt: skip
-APART = {"Bloom"}
-"""Families whose attention is their own: these are read one after the other."""
+APART = {"Bloom", "Phimoe", "Llama4", "Mamba2"}
+"""Families whose attention, or its window, or what stands for it, is their own: these are read one after the other."""
 
 
 class Reference:
@@ -45,17 +45,6 @@ class Reference:
         return str(self._tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def mixed(count: int, seed: int = 0) -> list[Generate]:
-    """Requests of mixed length."""
-    chance = random.Random(seed)
-    return [
-        Generate(
-            prompt=" ".join(chance.choices(WORDS, k=chance.randint(1, 25))), max_tokens=chance.randint(1, 24), temperature=0.0
-        )
-        for _ in range(count)
-    ]
-
-
 async def streamed(model: LocalModel, request: Generate) -> GenerateResponse:
     pieces = []
     async for item in model.stream(request):
@@ -65,28 +54,6 @@ async def streamed(model: LocalModel, request: Generate) -> GenerateResponse:
             assert isinstance(item, GenerateResponse) and item.text == "".join(pieces)
             return item
     raise AssertionError
-
-
-async def left_early(model: LocalModel, request: Generate, after: int) -> None:
-    """A caller who closes a stream after so many deltas, or cancels a call at once."""
-    if after:
-        async with aclosing(model.stream(request)) as items:
-            async for _ in items:
-                after -= 1
-                if after <= 0:
-                    return
-        return
-    call = asyncio.create_task(model.run(request))
-    await asyncio.sleep(0)
-    call.cancel()
-    await asyncio.wait([call])
-
-
-def slots_of(model: LocalModel) -> Slots:
-    answers: Any = model._answers
-    slots = answers._decoder._passes.slots
-    assert isinstance(slots, Slots)
-    return slots
 
 
 @pytest.mark.parametrize("name", FAMILIES)

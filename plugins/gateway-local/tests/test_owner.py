@@ -63,6 +63,20 @@ def test_work_is_done_in_order_on_one_thread() -> None:
     with_owner(check)
 
 
+def test_how_many_are_let_in_does_not_hang_on_when_the_thread_wakes() -> None:
+    async def whole() -> None:
+        owner = Owner("tiny", max_queue=2)
+        owner.beside = 3
+        calls = [asyncio.create_task(owner.run(lambda call: "done")) for _ in range(7)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)  # the last one, refused: the thread has not begun yet
+        owner.start()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[:6] == ["done"] * 6 and isinstance(results[6], Overloaded)
+        await asyncio.to_thread(owner.close)
+
+    asyncio.run(whole())
+
+
 def test_a_full_queue_refuses_and_a_caller_who_leaves_frees_the_place() -> None:
     async def check(owner: Owner) -> None:
         gate = Gate()
