@@ -30,6 +30,8 @@ from typing import Any
 WORDS = 8000
 PREFIX = 400
 NAMES = ("gateway", "generate, one at a time", "generate, batches of 16", "transformers' engine", "transformers serve")
+SIZED = ("--cb-block-size", "32", "--cb-num-blocks", "512", "--cb-max-batch-tokens", "512")
+"""Pages as small, and as many, as a CPU wants; left to itself it takes most of the memory."""
 Ask = tuple[str, int]
 """A prompt, and how many tokens to answer."""
 
@@ -195,7 +197,7 @@ def server(folder: Path, python: str) -> tuple[Answer, asyncio.AbstractEventLoop
     command = [str(Path(python).with_name("transformers")), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
-        [*command, "--continuous-batching", "--device", "cpu", "--dtype", "float32"],
+        [*command, "--continuous-batching", "--device", "cpu", "--dtype", "float32", *SIZED],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300)

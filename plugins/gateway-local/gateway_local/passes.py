@@ -22,6 +22,9 @@ from gateway_local.slots import Slots
 STRETCHED = frozenset({"dynamic", "longrope"})
 """Kinds of rotary positions that depend on the longest text of a pass: in one pass, one text would change another's."""
 
+REREAD = frozenset({"phi3", "phimoe"})
+"""Model types of which `generate` reads a text anew once it is longer than what the model was first trained on."""
+
 EXACT, COARSE = 1e-3, 0.05
 """How far logits may be from those of transformers, as a share of the largest; and how far in 16 bits."""
 
@@ -53,12 +56,19 @@ class Together:
 
 
 class Apart:
-    """One text after the other: for models that cannot do otherwise. Of each it looks at `todo`, and keeps its `cache`."""
+    """One text after the other: for models that cannot do otherwise. Of each it looks at `todo`, and keeps its `cache`.
+
+    A text that grows longer than the model was first trained on (longrope) is read anew: `ids`, of which `read` are known.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.slots: Slots | None = None
         self._argument = str(cache_argument(model))
+        config = model.config
+        self._first: int | None = None
+        if config.model_type in REREAD and "longrope" in _ropes(getattr(config, "rope_parameters", None)):
+            self._first = getattr(config, "original_max_position_embeddings", None)
 
     def forward(self, texts: Sequence[Any]) -> torch.Tensor:
         """The logits after the last new token of each, `(texts, vocabulary)`."""
@@ -69,7 +79,10 @@ class Apart:
         return DynamicCache(config=self.model.config)
 
     def _one(self, text: Any) -> torch.Tensor:
-        ids = torch.tensor([text.todo], device=self.model.device)
+        todo = text.todo
+        if self._first is not None and 0 < text.read <= self._first < text.read + len(todo):
+            text.cache, todo = self.cache(), text.ids[: text.read + len(todo)]
+        ids = torch.tensor([todo], device=self.model.device)
         out = self.model(input_ids=ids, **{self._argument: text.cache}, use_cache=True, logits_to_keep=1, return_dict=True)
         logits: torch.Tensor = out.logits[:, -1]
         return logits
@@ -79,7 +92,8 @@ def passes_of(model: Any, slots: Slots) -> Together | Apart:
     """How this model reads many texts. Its attention is set accordingly."""
     own = model.config._attn_implementation
     ropes = _ropes(getattr(model.config, "rope_parameters", None))
-    if not ropes & STRETCHED and getattr(model, "_supports_attention_backend", False):
+    tuned = getattr(model.config, "attn_temperature_tuning", False)  # by the place in the pass (Llama 4)
+    if not ropes & STRETCHED and not tuned and getattr(model, "_supports_attention_backend", False):
         try:
             expected = _tried(Apart(model))
             model.set_attn_implementation(ATTENTION)
@@ -95,16 +109,22 @@ def passes_of(model: Any, slots: Slots) -> Together | Apart:
 
 
 def _refuse_mixed(model: Any) -> None:
-    """WeightsError for a model that writes otherwise beside another text: it keeps its state elsewhere (RecurrentGemma)."""
+    """WeightsError for a model that writes otherwise beside another text, for it keeps its state elsewhere (RecurrentGemma);
+    or than without a cache, for it wants one of its own (Bamba)."""
     kind = type(model).__name__
     try:
         one, two = _apart(model, (0, 1, 0, 1)), _apart(model, (0, 0, 1, 1))
+        with torch.inference_mode():
+            whole = model(input_ids=torch.tensor([_ids(model, 7)], device=model.device), use_cache=False, return_dict=True)
     except Exception as error:
         raise WeightsError(
             f"the architecture {kind!r} does not run with a cache of transformers: {type(error).__name__}"
         ) from error
     if not torch.allclose(one, two, rtol=EXACT, atol=EXACT, equal_nan=True):
         raise WeightsError(f"the architecture {kind!r} keeps more between tokens than its cache, and is not served yet")
+    last = whole.logits[0, -1].float()
+    if not last.isnan().any() and not _alike(two[0], last, model.dtype):
+        raise WeightsError(f"the architecture {kind!r} writes otherwise with a cache than without, and is not served yet")
 
 
 def _apart(model: Any, order: Sequence[int]) -> torch.Tensor:
@@ -133,7 +153,11 @@ class _Try:
         self.slot = None if slots is None else slots.take(len(ids), ids, "")
         self.cache: Any = cache
         self.todo: Sequence[int] = ()
-        self.left = list(ids)
+        self.ids, self.left = list(ids), list(ids)
+
+    @property
+    def read(self) -> int:
+        return len(self.ids) - len(self.left) - len(self.todo)
 
     def next(self, count: int) -> _Try:
         self.todo, self.left = self.left[:count], self.left[count:]

@@ -94,7 +94,7 @@ class Slots:
     @property
     def longest(self) -> int:
         """How many tokens the longest text may have."""
-        return 1 << (self.tokens.bit_length() - 1)
+        return self.tokens
 
     @property
     def held(self) -> int:
@@ -115,7 +115,7 @@ class Slots:
 
     def take(self, tokens: int, prompt: Sequence[int], tenant: str) -> Slot | None:
         """A slot for so many tokens, with what is known of the prompt's beginning, but never its last token. None: no room."""
-        capacity = max(LEAST_CAPACITY, 1 << (tokens - 1).bit_length())
+        capacity = min(max(LEAST_CAPACITY, 1 << (tokens - 1).bit_length()), self.tokens)
         source, count = self._alike(prompt, tenant)
         slot = self._free(capacity, source)
         if slot is None and source is not None:  # that one's own room may be wanted
@@ -152,7 +152,7 @@ class Slots:
         empty = next((slot for slot in fits if not slot.ids), None)
         if empty is not None:
             return empty
-        count = max(1, min(CHUNK_TOKENS, self.tokens // 4) // capacity)
+        count = max(1, min(CHUNK_TOKENS, self.tokens // 8) // capacity)
         room = self.tokens - capacity * count
         idle = [chunk for chunk in self._chunks if not any(slot.taken for slot in chunk.slots) and not _holds(chunk, source)]
         for chunk in sorted(idle, key=lambda chunk: max(slot.left_at for slot in chunk.slots)):

@@ -169,6 +169,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
 SIZED = {**SMALL, "head_dim": 16, "sliding_window": 6}
+STRETCHED = {
+    "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 1e4,
+    "original_max_position_embeddings": 24,
+}  # fmt: skip
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
@@ -184,6 +188,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Llama4": {**SMALL, "head_dim": 16, "attention_chunk_size": 20, "num_local_experts": 2, "intermediate_size_mlp": 64},
     "RecurrentGemma": {**SMALL, "num_hidden_layers": 3, "head_dim": 8, "lru_width": 32, "num_key_value_heads": 1},
     "MiniMax": {**SMALL, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "Bamba": {**SMALL, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8},
+    "Phi3": {**SMALL, "original_max_position_embeddings": 24, "rope_parameters": STRETCHED},
     "Mamba2": {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1},
     "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
 }

@@ -20,9 +20,9 @@ from gateway import Chat, ContextTooLong, Delta, Generate, GenerateResponse, Met
 
 FAMILIES = (
     "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3", "GptOss", "Bloom", "Phimoe", "Llama4", "Mamba2",
-    "starter",
+    "Phi3", "starter",
 )  # fmt: skip
-APART = {"Bloom", "Phimoe", "Llama4", "Mamba2"}
+APART = {"Bloom", "Phimoe", "Llama4", "Mamba2", "Phi3"}
 """Families whose attention, or its window, or what stands for it, is their own: these are read one after the other."""
 
 

@@ -12,7 +12,7 @@ from decoder_case import WORDS, left_early, mixed, slots_of
 from gateway import Closed, Generate, ServiceCrashed, WeightsError
 
 
-@pytest.mark.parametrize("name", ["RecurrentGemma", "MiniMax"])
+@pytest.mark.parametrize("name", ["RecurrentGemma", "MiniMax", "Bamba"])
 def test_a_model_that_would_mix_texts_up_is_refused_when_it_is_loaded(name: str, family: Any, started: Any) -> None:
     async def ask() -> None:
         with pytest.raises(WeightsError, match=f"architecture '{name}ForCausalLM'"):
