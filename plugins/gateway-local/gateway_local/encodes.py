@@ -52,6 +52,9 @@ ANSWERS, ANSWER_TOKENS, QUESTION_TOKENS, WINDOW_TOKENS, OVERLAP_TOKENS = 1, 15, 
 class Encodes:
     """One loaded encoder: which texts a request is, and what its response is made of."""
 
+    cache_bytes = 0
+    """It keeps nothing from one request to the next."""
+
     def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner) -> None:
         self.card = card
         self._facts, self._tokenizer = facts, loaded.tokenizer

@@ -85,7 +85,7 @@ def test_a_round_of_a_tool_call_is_written_as_the_template_has_it(caller: Path, 
                 Message(role="user", parts=(ToolResult(id="a1", text="20 degrees"),)),
             )
             row = model._work(Chat(messages=messages, tools=(WEATHER,), max_tokens=1))[1]
-            text = model._answers._loaded.tokenizer.decode(row.begin().prompt)
+            text = model._copies.there[0].answers._loaded.tokenizer.decode(row.begin().prompt)
             assert "<tools>weather" in text and "tool: 20 degrees (result)" in text
             assert '<tool_call>{"name": "weather", "arguments": {"city": "Bern", "days": 1}}</tool_call>' in text
 
