@@ -258,6 +258,9 @@ def test_the_section_is_checked() -> None:
         ({"models": [{"name": "starter", "weights": "/x"}]}, "starter = false"),
         ({"models": [{**row, "max_queue": 0}]}, "max_queue"),
         ({"models": [{**row, "tasks": []}]}, "tasks"),
+        ({"models": [{**row, "replicas": 0}]}, "replicas of 'a' must be at least 1"),
+        ({"models": [{**row, "pinned": True, "idle_s": 5}]}, "'a' is pinned, and has an idle_s"),
+        ({"memory_bytes": 0}, "memory_bytes must be at least 1"),
         ({"models": [{**row, "dtype": "int4"}]}, "dtype"),
     ]
     for section, words in cases:
