@@ -110,7 +110,7 @@ from gateway.parts import (
 from gateway.patience import Patience
 from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
-from gateway.service import ModelService, Options, Resources
+from gateway.service import Footprint, ModelService, Options, Resources
 from gateway.state import Lease, Limit, Refusal, StateStore
 from gateway.stream import Stream
 from gateway.sync import Gateway, SyncStream
@@ -144,12 +144,12 @@ __all__ = [
     "ChatResponse", "Chunk", "Citation", "Classify", "ClassifyImage", "ClassifyResponse", "Clock", "Closed",
     "Command", "ConfigError", "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied",
     "DetectObjects", "DetectObjectsResponse", "Detected", "Embed", "EmbedResponse", "Event", "Extract",
-    "ExtractResponse", "File", "FileStore", "Findings", "Finish", "Found", "Gateway", "GatewayConfig", "GatewayError",
-    "Generate", "GenerateImage", "GenerateImageResponse", "GenerateResponse", "Image", "InvalidRequest", "KeyNotMine",
-    "KeyProvider", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta", "MissingSecret",
-    "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer", "Options", "OutOfQuota",
-    "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy", "Price", "Quota", "Random", "Ranked",
-    "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Rerank", "RerankResponse", "Resources", "Response",
+    "ExtractResponse", "File", "FileStore", "Findings", "Finish", "Footprint", "Found", "Gateway", "GatewayConfig",
+    "GatewayError", "Generate", "GenerateImage", "GenerateImageResponse", "GenerateResponse", "Image", "InvalidRequest",
+    "KeyNotMine", "KeyProvider", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta",
+    "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer",
+    "Options", "OutOfQuota", "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy", "Price", "Quota", "Random",
+    "Ranked", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Rerank", "RerankResponse", "Resources", "Response",
     "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "Span", "Speak",
     "SpeakResponse", "StateStore", "Stream", "Summarize", "SummarizeResponse", "SyncStream", "SystemClock",
     "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transcribe", "TranscribeResponse",

@@ -140,7 +140,20 @@ def models(
     if not statuses:
         show_note("no models: install a plugin such as gateway-local, or name models in gateway.toml")
         return None
-    header = ["name", "plugin", "place", "tasks", "params", "bytes", "context", "$/M in/out", "state", "error"]
+    header = [
+        "name",
+        "plugin",
+        "place",
+        "tasks",
+        "params",
+        "bytes",
+        "device",
+        "context",
+        "$/M in/out",
+        "state",
+        "queue",
+        "error",
+    ]
     show_table(header, [status_row(status) for status in statuses], right=["params", "bytes", "context", "$/M in/out"])
 
 

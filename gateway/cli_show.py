@@ -7,7 +7,7 @@ import mimetypes
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
@@ -151,10 +151,13 @@ def status_row(status: ModelStatus) -> list[str]:
     """A model as it stands, for a table."""
     card, error = status.card, str(status.error or status.shut)
     if card is None:
-        return [status.name, status.plugin, *[""] * 6, "failed", error]
+        return [status.name, status.plugin, *[""] * 8, "failed", error]
     context = "" if card.context is None else f"{card.context:,}"
     facts = [card.place, ", ".join(sorted(task.task for task in card.tasks)), count(card.params), count(card.bytes, "B")]
-    return [status.name, status.plugin, *facts, context, _price(card), status.state or "", error]
+    on = status.footprint
+    where = "" if on is None else f"{on.device} {card.dtype or ''}".rstrip()
+    queue = f"{on.running} run, {on.waiting} wait" if on is not None and on.running + on.waiting else ""
+    return [status.name, status.plugin, *facts, where, context, _price(card), status.state or "", queue, error]
 
 
 def _price(card: ModelCard) -> str:
@@ -178,6 +181,7 @@ def status_json(status: ModelStatus) -> dict[str, Any]:
         "state": status.state or "failed",
         "card": status.card.to_json() if status.card else None,
         "in_flight": status.in_flight,
+        "footprint": asdict(status.footprint) if status.footprint else None,
         "first_token_s": status.first_token_s,
         "per_token_s": status.per_token_s,
         "success": status.success,

@@ -33,10 +33,10 @@ from gateway.retry import RetryBudget
 from gateway.router import Router
 from gateway.routes import Routes
 from gateway.routing import Policy
-from gateway.service import ModelService, Progress, Resources, no_progress
+from gateway.service import Footprint, ModelService, Progress, Resources, no_progress
 from gateway.settle import unpriced
 from gateway.stream import Stream
-from gateway.survey import checked, offered
+from gateway.survey import checked, footprint_of, offered
 from gateway.tasks import Chat, ChatResponse
 from gateway.transform import Transform
 from gateway.weights import FileStore
@@ -65,6 +65,7 @@ class ModelStatus:
     success: float = 1.0
     shut: str = ""
     """Why it is not asked at the moment, where it has failed or asked to wait."""
+    footprint: Footprint | None = None
 
 
 class AsyncGateway:
@@ -106,6 +107,7 @@ class AsyncGateway:
         self._resources = lent(run=self.run)
         rules = {policy.name: policy for policy in builtin_policies(config.policy)} | app.named("policies")
         registry = Registry(app.models, resources=self._resources, clock=clock, emit=self._emit)
+        self._resources.unloaded = registry.unloaded
         knowledge = registry.knowledge
         self._house = House(
             registry=registry,
@@ -272,6 +274,7 @@ class AsyncGateway:
                     per_token_s=live.per_token_s if live else None,
                     success=live.success if live else 1.0,
                     shut=str(shut) if entry.vitals and (shut := entry.vitals.breaker.refusal(now)) else "",
+                    footprint=footprint_of(entry),
                 )
             )
         return out

@@ -14,6 +14,7 @@ from gateway.errors import (
     BadReply,
     Closed,
     GatewayError,
+    Overloaded,
     PluginError,
     ServiceCrashed,
     ServiceError,
@@ -112,6 +113,12 @@ class Registry:
         except GatewayError as error:
             raise copy.copy(error) from error.__cause__
 
+    def unloaded(self, name: str) -> None:
+        """A service has let go of what it had loaded: it is to be started again."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.vitals is not None and entry.vitals.state == "ready":
+            entry.vitals.state = "cold"
+
     async def aclose(self) -> None:
         """Stop what is being started and close every service; the last error is raised when all are closed."""
         self.closed, self.known = True, ()
@@ -187,7 +194,9 @@ class Registry:
             if isinstance(error, asyncio.CancelledError) and self.closed:
                 vitals.state = "cold"
                 raise
-            vitals.state, entry.failed_at = "failed", self._clock.monotonic()
+            # No room now is no fault of its own, and may be over at once.
+            vitals.state = "cold" if isinstance(error, Overloaded) else "failed"
+            entry.failed_at = self._clock.monotonic()
             entry.error = _own(error, entry.name, "start")
             raise entry.error from error
         else:
@@ -195,7 +204,7 @@ class Registry:
         finally:
             entry.starting = None
             took = self._clock.monotonic() - began
-            failure = type(entry.error).__name__ if vitals.state == "failed" else ""
+            failure = type(entry.error).__name__ if entry.error is not None and vitals.state != "ready" else ""
             self._emit(Event(kind="start", at=self._clock.now(), seconds=took, model=entry.name, error=failure))
 
 

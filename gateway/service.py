@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gateway.card import ANYTHING, ModelCard, Need
@@ -26,6 +26,16 @@ def no_progress(label: str, done: int, total: int | None) -> None:
     """Show nothing."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Where a model runs on this machine and what it takes there now. `running` and `waiting` count requests."""
+
+    device: str
+    bytes: int = 0
+    running: int = 0
+    waiting: int = 0
+
+
 class Resources:
     """What a service may use of its gateway. It stays valid until the gateway is closed."""
 
@@ -45,6 +55,9 @@ class Resources:
         self.random = random
         self.progress = progress
         """Call it from any thread while loading or downloading; the last call has done == total."""
+        self.unloaded: Callable[[str], object] = bool
+        """Call it on the event loop with your name when you have let go of what `start` loaded: you are started again before
+        the next request, and are chosen by what that takes."""
         self._run = run
 
     def weights(self, uri: str) -> Weights:
@@ -127,7 +140,8 @@ class ModelService(ABC):
         return self.card
 
     async def start(self, resources: Resources) -> None:  # noqa: B027 - nothing to load is a right answer
-        """Load whatever is needed, before the first request; called again later if it failed, which is this model's alone."""
+        """Load whatever is needed, before the first request; called again later if it failed, which is this model's alone, and
+        after `Resources.unloaded`. Overloaded says that there is no room now: the next request may try at once."""
 
     async def check(self, resources: Resources) -> str:
         """What `gateway check` asks before traffic: a line that says what was found, or a GatewayError. Asks no model."""
@@ -154,6 +168,10 @@ class ModelService(ABC):
         for delta in response.deltas():
             yield delta
         yield response
+
+    def footprint(self) -> Footprint | None:
+        """What it takes of this machine, for `gateway models`; None: nothing to tell of. Asked at any time, and at once."""
+        return None
 
     async def aclose(self) -> None:  # noqa: B027 - nothing to free is a right answer
         """Free everything. Called once, after the last request, also when `start` failed."""

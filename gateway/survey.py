@@ -1,17 +1,20 @@
-"""Survey: what services say when no model is asked: whether they could be used, and what else their endpoints offer."""
+"""Survey: what services say when no model is asked: whether they can be used, what they take, what their endpoints offer."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from gateway.card import ModelCard
 from gateway.errors import Closed, GatewayError, ServiceCrashed, UnknownModel, told
 from gateway.registry import Entry
-from gateway.service import Resources
+from gateway.service import Footprint, Resources
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
 """A check may import what a model needs, and try an endpoint."""
@@ -54,6 +57,15 @@ async def offered(name: str, entries: Sequence[Entry], resources: Resources) -> 
             failed = error
     assert failed is not None
     raise failed
+
+
+def footprint_of(entry: Entry) -> Footprint | None:
+    """What a model takes of this machine; None where it does not tell, or fails to."""
+    try:
+        return entry.service.footprint()
+    except Exception as error:
+        log.error("model %r raised %s in footprint", entry.name, told(error))
+        return None
 
 
 async def _within(work: Awaitable[T], model: str, step: str) -> T:

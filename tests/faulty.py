@@ -14,6 +14,7 @@ from gateway import (
     ChatResponse,
     Delta,
     Embed,
+    Footprint,
     GenerateResponse,
     Lease,
     ModelCard,
@@ -53,6 +54,17 @@ class Faulty(ModelService):
 
     async def run(self, request, /):
         return await self.right.run(request)
+
+
+class CountsTheGone(Faulty):
+    asked = 0
+
+    def footprint(self):
+        return Footprint(device="cpu", waiting=self.asked)
+
+    async def run(self, request, /):
+        self.asked += 1
+        return await super().run(request)
 
 
 class Disagrees(Faulty):

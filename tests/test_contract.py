@@ -76,6 +76,7 @@ CAUGHT = [
     ("Hangs", STREAM, "did not end within 0.4 s"),
     ("QuotesThePrompt", CLEAN_ERRORS, "the prompt shows in a repr or error of 'UnsupportedTask'"),
     ("MixesCallers", "test_many_at_once_get_the_same_answers", "another among 16 at once"),
+    ("CountsTheGone", "test_its_footprint_is_told_at_any_time", "counts requests that have ended"),
     ("CannotCloseTwice", "test_aclose_frees_everything_and_may_be_called_twice", "closed already"),
     ("Moody", "test_it_never_raises_and_judges_with_the_right_types", "admit raised TypeError for the card 'bare'"),
     ("Moody", "test_the_same_facts_get_the_same_judgement", "admit raised TypeError"),

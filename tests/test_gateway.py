@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from gateway import (
     Delta,
     Embed,
     Findings,
+    Footprint,
     GatewayConfig,
     Generate,
     InvalidRequest,
@@ -38,6 +40,7 @@ from gateway import (
     Price,
     RateLimited,
     Request,
+    Resources,
     Response,
     Restart,
     Rewrite,
@@ -669,3 +672,69 @@ def test_a_transform_that_is_installed_but_left_out_is_shown_by_explain() -> Non
             assert "transform 'mask' is installed but left out" in str(await gw.explain(ASK))
 
     asyncio.run(main())
+
+
+class Leaves(Echo):
+    """Runs on this machine, and lets go of what it has loaded when it is told to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.starts = 0
+        self.full = False
+
+    async def start(self, resources: Resources) -> None:
+        if self.full:
+            raise Overloaded("no room", model=self.name)
+        self.starts += 1
+        self.leave = partial(resources.unloaded, self.card.name)
+
+    def footprint(self) -> Footprint:
+        return Footprint(device="cpu", bytes=100 * self.starts)
+
+
+def test_a_service_that_has_unloaded_is_cold_and_started_again() -> None:
+    async def main() -> None:
+        service = Leaves("s")
+        async with AsyncGateway([service, Echo("hosted")]) as gw:
+            for starts in (1, 2):
+                for _ in range(2):
+                    await gw.run(ASK, Need(model="s"))
+                    hosted, status = await gw.models()
+                    assert (service.starts, status.state, hosted.footprint) == (starts, "ready", None)
+                    assert status.footprint == Footprint(device="cpu", bytes=100 * starts)
+                service.leave()
+                service.leave()
+                assert (await gw.models())[1].state == "cold"
+
+    asyncio.run(main())
+
+
+def test_no_room_to_start_is_forgotten_at_once() -> None:
+    async def main() -> None:
+        heard, service = Recorder(), Leaves("s")
+        config = parse_config(GatewayConfig, {"retry": {"attempts": 1}}, "test")
+        async with AsyncGateway([service], observers=[heard], config=config) as gw:
+            service.full = True
+            with pytest.raises(Overloaded):
+                await gw.run(ASK)
+            status = (await gw.models())[0]
+            assert status.state == "cold" and isinstance(status.error, Overloaded)
+            service.full = False
+            await gw.run(ASK)
+            assert (await gw.models())[0].error is None
+        assert [event.error for event in heard.events if event.kind == "start"] == ["Overloaded", ""]
+
+    asyncio.run(main())
+
+
+def test_a_footprint_that_fails_is_none_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Stumbles(Echo):
+        def footprint(self) -> Footprint:
+            raise ValueError("the prompt")
+
+    async def main() -> None:
+        async with AsyncGateway([Stumbles("s"), Leaves("t")]) as gw:
+            assert [status.footprint is None for status in await gw.models()] == [True, False]
+
+    asyncio.run(main())
+    assert "ValueError" in caplog.text and "the prompt" not in caplog.text

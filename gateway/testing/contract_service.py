@@ -13,7 +13,7 @@ import pytest
 from gateway.card import ModelCard
 from gateway.errors import GatewayError, ServiceError, UnsupportedTask
 from gateway.request import Request, Response
-from gateway.service import ModelService, Resources, service_name
+from gateway.service import Footprint, ModelService, Resources, service_name
 from gateway.tasks import Chat, Tool
 from gateway.testing.contract_features import check_feature, check_max_tokens
 from gateway.testing.contract_rules import BLOCKED_EXPECTED, BLOCKED_WHY, Broken, Contract, Pulse, new_tasks, on_a_loop, within
@@ -216,6 +216,21 @@ class ModelServiceContract(Contract):
                 await subject.answer(subject.requests[0])
             await within(self.patience_s, service.aclose(), "a second aclose")
             await no_new_tasks(known, "aclose")
+
+        on_a_loop(check, patience_s=self.patience_s, told_elsewhere=NoRequest)
+
+    def test_its_footprint_is_told_at_any_time(self, service: Any, resources: Any, requests: Any) -> None:
+        async def check(pulse: Pulse) -> None:
+            told = [service.footprint()]
+            async with started(service, resources, requests, self.patience_s) as subject:
+                told.append(service.footprint())
+                await subject.answer(subject.requests[0])
+                told.append(service.footprint())
+            for mark in (*told, service.footprint()):
+                if mark is not None and not isinstance(mark, Footprint):
+                    raise Broken(f"footprint gave a {type(mark).__name__}", "a Footprint, or None", "`gateway models` shows it")
+                if mark is not None and (mark.running or mark.waiting):
+                    raise Broken("its footprint counts requests that have ended", "0 running, 0 waiting", "the queue is shown")
 
         on_a_loop(check, patience_s=self.patience_s, told_elsewhere=NoRequest)
 

@@ -5,6 +5,7 @@ facts, heads, seq2seq       what a model is, from its headers and small files al
 sizes, speed, probe         what a token needs; how fast this machine is, and so the model; measuring it
 tokens, build, load         a tokenizer; a model of whose weights each is accounted for; both, read
 owner                       the one thread that may touch a loaded model, and who waits for it
+copies, keeper              the loaded copies of a model, which come and go; which models are in memory together
 answer                      a decoder's tasks: prompts of requests, responses
 decoder, passes, attend     all answers at once, a token each at a time: who is in a pass; the pass; its attention
 slots                       where the keys and values of all the texts lie

@@ -52,9 +52,11 @@ LEAST_PROMPT_TOKENS, MOST_PROMPT_TOKENS, GPU_PROMPT_TOKENS = 32, 512, 2048
 
 
 class Answers:
-    """One loaded model, and what it makes of each request."""
+    """One loaded model, and what it makes of each request. `room`: no more bytes for keys and values, in all copies of it."""
 
-    def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner, options: ModelOptions) -> None:
+    def __init__(
+        self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner, options: ModelOptions, *, room: int | None = None
+    ) -> None:
         self.card = card
         self._loaded = loaded
         self._shapes: Shapes | None = None
@@ -64,9 +66,14 @@ class Answers:
         with torch.inference_mode():
             passes = passes_of(loaded.model, self._slots)
         if isinstance(passes, Together):
-            self._slots.resize(self._cache_tokens(options))
+            self._slots.resize(self._cache_tokens(options, room))
         tokens = prompt_tokens(facts, str(card.dtype), gpu=loaded.model.device.type != "cpu")
         self._decoder = Decoder(owner, passes, most=options.max_batch, prompt_tokens=tokens)
+
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values take now."""
+        return self._slots.held * self._slots.bytes_per_token
 
     def work(self, request: Request[Any], options: Options) -> tuple[Callable[[Call], Response], Row]:
         """What the owner's thread is to do for a request, beside others; refuses what this model cannot do."""
@@ -153,11 +160,12 @@ class Answers:
             begun=begun.text,
         )
 
-    def _cache_tokens(self, options: ModelOptions) -> int:
+    def _cache_tokens(self, options: ModelOptions, room: int | None) -> int:
         """For how many tokens keys and values may be kept: as many as can be wanted, in a share of the memory that is free."""
         wanted = options.max_batch * (self.card.context or LONG_CONTEXT)
         share = free_bytes(self._loaded.model.device) * CACHE_SHARE if options.cache_bytes is None else options.cache_bytes
-        return min(2 * wanted, int(share) // max(1, self._slots.bytes_per_token))
+        share = share if room is None else min(share, room)
+        return min(2 * wanted, int(share / options.replicas) // max(1, self._slots.bytes_per_token))
 
     def _shape(self, schema: Mapping[str, Any], request: Chat) -> Shape:
         if self._shapes is None:

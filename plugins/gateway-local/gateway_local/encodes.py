@@ -55,6 +55,9 @@ COSINE_SCALE = 20.0
 class Encodes:
     """One loaded encoder: which texts a request is, and what its response is made of."""
 
+    cache_bytes = 0
+    """It keeps nothing from one request to the next."""
+
     def __init__(self, card: ModelCard, facts: Facts, loaded: Loaded, owner: Owner) -> None:
         self.card = card
         self._facts, self._tokenizer = facts, loaded.tokenizer

@@ -8,6 +8,7 @@ from typing import Any
 from gateway import ModelService, WeightStore, hookimpl
 from gateway_local import starter
 from gateway_local.hub import HubStore
+from gateway_local.keeper import Keeper
 from gateway_local.options import RESERVED, ModelOptions, read_options
 from gateway_local.service import LocalModel
 
@@ -23,7 +24,8 @@ def gateway_models(config: Mapping[str, Any]) -> Iterable[ModelService]:
         # A toy: stated as such, so that no policy takes it for a rival of a real model.
         uri = f"file:{starter.PATH}"
         rows.append(ModelOptions(name=RESERVED, weights=uri, languages=["en"], quality=0.05, last_resort=True))
-    return [LocalModel(row) for row in rows]
+    keeper = Keeper(options.memory_bytes)
+    return [LocalModel(row, keeper) for row in rows]
 
 
 @hookimpl

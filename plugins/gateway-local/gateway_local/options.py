@@ -34,6 +34,12 @@ class ModelOptions:
     """How many requests a decoder answers at once; those do not count as waiting."""
     cache_bytes: int | None = None
     """How much memory a decoder may keep keys and values in; None: three tenths of what is free once it is loaded."""
+    replicas: int = 1
+    """How many copies are loaded, each with a thread of its own."""
+    pinned: bool = False
+    """Whether it stays loaded whatever else is wanted."""
+    idle_s: float | None = None
+    """Let go of it when it has had no request for so many seconds; None: only when another model needs the memory."""
     prefix_sharing: Literal["tenant", "all", "off"] = "tenant"
     """Whose prompts may begin with what is known of another's already. How fast an answer begins then tells that somebody has
     asked alike: so by default only the same tenant's (`Meta.tenant`)."""
@@ -45,10 +51,12 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if not self.name or not self.weights:
             raise ConfigError("plugin.local.models: name and weights must not be empty")
-        for key, least in (("max_queue", 1), ("max_batch", 1), ("cache_bytes", 0)):
+        for key, least in (("max_queue", 1), ("max_batch", 1), ("cache_bytes", 0), ("replicas", 1), ("idle_s", 0)):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"plugin.local.models: {key} of {self.name!r} must be at least {least}")
+        if self.pinned and self.idle_s is not None:
+            raise ConfigError(f"plugin.local.models: {self.name!r} is pinned, and has an idle_s: leave one of them out")
         if self.tasks is not None and not self.tasks:
             raise ConfigError(f"plugin.local.models: tasks of {self.name!r} is empty; leave it out to serve all")
 
@@ -60,6 +68,12 @@ class LocalOptions:
     models: list[ModelOptions] = field(default_factory=list)
     starter: bool = True
     """Whether to serve the small model that comes with this package, under the name "starter"."""
+    memory_bytes: int | None = None
+    """What all loaded models may take together; idle ones are let go of for others. None: no limit."""
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise ConfigError("plugin.local.memory_bytes must be at least 1; leave it out for no limit")
 
 
 def read_options(config: Mapping[str, Any]) -> LocalOptions:

@@ -69,6 +69,9 @@ class Ask:
 class Rewrites:
     """One loaded encoder-decoder. It answers one request at a time."""
 
+    cache_bytes = 0
+    """It keeps nothing from one request to the next."""
+
     def __init__(self, card: ModelCard, facts: RewriteFacts, loaded: Loaded) -> None:
         self.card = card
         self._facts, self._loaded, self._model = facts, loaded, loaded.model

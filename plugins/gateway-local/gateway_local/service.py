@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway import (
     Answer,
     Chat,
     Classify,
-    Closed,
     Delta,
     Embed,
     Extract,
+    Footprint,
     Generate,
     ModelCard,
     ModelService,
@@ -30,8 +31,10 @@ from gateway import (
 )
 from gateway_local import facts as known
 from gateway_local import speed
+from gateway_local.copies import Copies, Copy
 from gateway_local.facts import Facts
 from gateway_local.imports import import_code
+from gateway_local.keeper import Keeper
 from gateway_local.options import ModelOptions
 from gateway_local.owner import Call, Done, Owner
 
@@ -54,39 +57,52 @@ class LocalModel(ModelService):
     """A model that runs here: a decoder answers Generate, and Chat where it has a chat template; an encoder Embed, or what
     its head is for: Classify, Rerank, Extract or Answer; an encoder-decoder Generate, Summarize or Translate.
 
-    Its weights may come from any uri that a weight store reads. One thread owns the loaded model, and at most `max_queue`
-    requests wait: a model that writes serves them in order, an encoder the texts of all of them in batches.
+    Its weights may come from any uri that a weight store reads. One thread owns a loaded copy, and at most `max_queue`
+    requests wait for each: a model that writes serves them in order, an encoder the texts of all of them in batches. When it
+    is idle, its `keeper` may let go of it: it is loaded again for the next request.
     """
 
-    def __init__(self, options: ModelOptions) -> None:
+    def __init__(self, options: ModelOptions, keeper: Keeper | None = None) -> None:
         self.name = options.name
         self._options = options
         self._facts: Facts | None = None
-        self._owner = Owner(options.name, max_queue=options.max_queue)
-        self._answers: Answers | Encodes | Rewrites | None = None
+        self._keeper = keeper or Keeper()
+        self._copies = Copies(options, self._keeper)
+        self._device = ""
 
     async def describe(self, resources: Resources) -> ModelCard:
-        """The card, from the headers and small files alone. WeightsError when this is no model to be served here."""
+        """The card, from the headers and small files alone. WeightsError when this is no model to be served here, ConfigError
+        when there is never the memory for it."""
         self._facts = await asyncio.to_thread(self._read_facts, resources)
         return self._card_of(self._facts)
 
     async def start(self, resources: Resources) -> None:
-        """Load the weights on the model's own thread. WeightsError when they are damaged or not of the architecture."""
-        self._owner.start()
-        self._answers = await self._owner.run(lambda call: self._load(resources, call))
+        """Load the weights, each copy on its own thread. WeightsError when they are damaged or not of the architecture;
+        Overloaded when others take the memory."""
+        if self._facts is None:
+            self._facts = await asyncio.to_thread(self._read_facts, resources)
+        await self._copies.start(partial(self._load, resources, self._facts), lambda: resources.unloaded(self.name))
 
     async def run(self, request: Request[Any], /) -> Response:
         """The whole answer. Overloaded, ContextTooLong or an Unsupported error say what is in the way."""
-        work, job = self._work(request)
-        response: Response = await self._owner.run(work, job)
-        return response
+        async with self._copy(request) as copy:
+            work, job = copy.answers.work(request, Options(request, self.name))
+            response: Response = await copy.owner.run(work, job)
+            return response
 
     async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Response]:
         """Text as it is made, then the whole answer. Closing the stream early stops the model within one token."""
-        work, job = self._work(request)
-        async with aclosing(self._owner.stream(work, job)) as items:
-            async for item in items:
-                yield item.value if isinstance(item, Done) else item
+        async with self._copy(request) as copy:
+            work, job = copy.answers.work(request, Options(request, self.name))
+            async with aclosing(copy.owner.stream(work, job)) as items:
+                async for item in items:
+                    yield item.value if isinstance(item, Done) else item
+
+    def footprint(self) -> Footprint:
+        """Where it is, what it takes there, and who is served or waits."""
+        running, waiting = self._copies.queue
+        held = self._copies.bytes if self._copies.there else 0
+        return Footprint(device=self._device, bytes=held, running=running, waiting=waiting)
 
     async def check(self, resources: Resources) -> str:
         """A line about the weights, after everything that a start would refuse but the tensors' own bytes. WeightsError
@@ -101,31 +117,34 @@ class LocalModel(ModelService):
         return found
 
     async def aclose(self) -> None:
-        """Stop what runs, end the thread, let go of the model. A load that is under way is not waited for."""
-        if self._answers is None:  # importing torch takes seconds and cannot be interrupted; the thread is a daemon
-            self._owner.abandon()
-        else:
-            await asyncio.to_thread(self._owner.close)
-        self._answers = None
+        """Stop what runs, end the threads, let go of the model. A load that is under way is not waited for."""
+        await self._copies.aclose()
 
-    def _work(self, request: Request[Any]) -> tuple[Callable[[Call], Response], Any]:
-        """What the owner's thread is to do for a request, and its texts where they may be encoded beside others'.
-
-        Refuses what this model cannot do before it waits in line.
-        """
-        answers = self._answers
-        if answers is None:
-            raise Closed(f"model {self.name!r} is not running: it has not been started, or has been closed")
-        if not isinstance(request, tuple(answers.card.tasks)):
-            raise UnsupportedTask.of(answers.card, request)
-        return answers.work(request, Options(request, self.name))
+    @asynccontextmanager
+    async def _copy(self, request: Request[Any]) -> AsyncIterator[Copy]:
+        """A loaded copy to serve a request. Refuses what this model cannot do before it waits in line."""
+        async with self._copies.one() as copy:
+            if not isinstance(request, tuple(copy.answers.card.tasks)):
+                raise UnsupportedTask.of(copy.answers.card, request)
+            yield copy
 
     def _read_facts(self, resources: Resources) -> Facts:
         weights = resources.weights(self._options.weights)
         try:
-            return known.read_facts(resources, self._options.weights, weights)
+            facts = known.read_facts(resources, self._options.weights, weights)
         finally:
             weights.close()
+        gpu = known.gpu_expected(self._options.device)
+        self._device = ("cuda" if gpu else "cpu") if self._options.device == "auto" else self._options.device
+        self._copies.weight_bytes = known.bytes_of(facts, self._dtype(facts, gpu=gpu)) * self._apart(facts, gpu=gpu)
+        self._keeper.room(self.name, self._copies.weight_bytes)
+        return facts
+
+    def _apart(self, facts: Facts, *, gpu: bool) -> int:
+        """How many times the weights are in memory: once where all copies compute with the very pages of a file."""
+        scheme, colon, _ = self._options.weights.partition(":")
+        file = not colon or "/" in scheme or scheme in ("file", "hf")
+        return 1 if file and not gpu and self._dtype(facts, gpu=gpu) == known.DTYPES[facts.stored] else self._options.replicas
 
     def _check(self, resources: Resources, call: Call) -> str:
         facts = self._facts or self._read_facts(resources)
@@ -142,17 +161,16 @@ class LocalModel(ModelService):
         finally:
             weights.close()
 
-    def _load(self, resources: Resources, call: Call) -> Answers | Encodes | Rewrites:
-        facts = self._facts or self._read_facts(resources)
+    def _load(self, resources: Resources, facts: Facts, owner: Owner, number: int, call: Call) -> Answers | Encodes | Rewrites:
         self._import("start", resources, facts, call)
         from gateway_local.answer import Answers, pick_device
         from gateway_local.encodes import Encodes
         from gateway_local.load import load
         from gateway_local.rewrite import Rewrites
 
-        device = pick_device(self._options.device)
+        device = self._device = pick_device(self._options.device)
         dtype = self._dtype(facts, gpu=not device.startswith("cpu"))
-        label = f"load {self.name}"
+        label = f"load {self.name}" + (f", {number} of {self._options.replicas}" if self._options.replicas > 1 else "")
         weights = resources.weights(self._options.weights)
         try:
             loaded = load(
@@ -169,9 +187,10 @@ class LocalModel(ModelService):
         if facts.rewrite is not None:
             return Rewrites(card, facts.rewrite, loaded)
         if facts.encoder:
-            return Encodes(card, facts, loaded, self._owner)
-        self._owner.beside = self._options.max_batch - 1
-        return Answers(card, facts, loaded, self._owner, self._options)
+            return Encodes(card, facts, loaded, owner)
+        owner.beside = self._options.max_batch - 1
+        room = self._keeper.room(self.name, self._copies.weight_bytes)
+        return Answers(card, facts, loaded, owner, self._options, room=room)
 
     def _import(self, what: str, resources: Resources, facts: Facts, call: Call) -> None:
         """The heavy imports, announced: how long they take is not known, and nothing else moves meanwhile. After the first
@@ -237,6 +256,6 @@ class LocalModel(ModelService):
             quality=options.quality,
             first_token_s=first_token_s,
             per_token_s=per_token_s,
-            concurrency=1 if facts.encoder or facts.rewrite else options.max_batch,
+            concurrency=options.replicas * (1 if facts.encoder or facts.rewrite else options.max_batch),
             last_resort=options.last_resort,
         )

@@ -42,7 +42,7 @@ async def left_early(model: LocalModel, request: Generate, after: int) -> None:
 
 
 def slots_of(model: LocalModel) -> Slots:
-    answers: Any = model._answers
+    answers: Any = model._copies.there[0].answers
     slots = answers._decoder._passes.slots
     assert isinstance(slots, Slots)
     return slots

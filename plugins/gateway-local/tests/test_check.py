@@ -175,7 +175,7 @@ def test_a_check_waits_for_no_request_and_changes_nothing(llama: Path, started: 
                 busy.set()
                 done.wait()
 
-            holding = asyncio.create_task(model._owner.run(hold))
+            holding = asyncio.create_task(model._copies.there[0].owner.run(hold))
             await asyncio.to_thread(busy.wait)
             assert "readable" in await model.check(lent)
             done.set()

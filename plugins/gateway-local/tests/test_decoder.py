@@ -65,7 +65,7 @@ def test_every_answer_is_what_generate_writes(name: str, family: Any, started: A
 
     async def ask() -> None:
         async with started(path) as model:
-            passes = model._answers._decoder._passes
+            passes = model._copies.there[0].answers._decoder._passes
             assert isinstance(passes, Apart if name in APART else Together)
             assert (await model.run(requests[0])).text == expected[0]
             whole = await asyncio.gather(*(model.run(request) for request in requests))
@@ -96,7 +96,7 @@ def test_cancelling_half_of_two_hundred_streams_harms_no_other_and_frees_all_roo
             texts = [reply.text for reply in replies if reply is not None]
             assert texts[:20] == alone and len(texts) == 100
             await model.run(Generate(prompt="the cat", max_tokens=1))
-            assert not any(slot.taken for slot in slots_of(model)) and not model._answers._decoder._rows
+            assert not any(slot.taken for slot in slots_of(model)) and not model._copies.there[0].answers._decoder._rows
             assert threading.active_count() == threads
 
     asyncio.run(ask())
@@ -154,8 +154,8 @@ def test_what_fails_in_a_pass_fails_alone_and_the_model_survives(llama: Path, st
 
     async def ask(error: Exception, expected: type[Exception]) -> None:
         async with started(llama) as model:
-            passes: Any = model._answers._decoder._passes
-            forward, bad = passes.forward, model._answers._loaded.tokenizer("wide wide wide")["input_ids"]
+            passes: Any = model._copies.there[0].answers._decoder._passes
+            forward, bad = passes.forward, model._copies.there[0].answers._loaded.tokenizer("wide wide wide")["input_ids"]
 
             def failing(texts: Any) -> Any:
                 if any(list(text.ids[: len(bad)]) == bad for text in texts):
@@ -184,10 +184,10 @@ def test_numbers_that_are_none_fail_alone_and_leave_nothing_behind(llama: Path, 
         async with started(llama) as model:
             requests = mixed(5, seed=7)
             alone = [(await model.run(request)).text for request in requests]
-            embedding = model._answers._loaded.model.get_input_embeddings().weight
+            embedding = model._copies.there[0].answers._loaded.model.get_input_embeddings().weight
             letter = next(letter for letter in "QXZWVKJ" if not any(letter in text for text in alone))
             with torch.inference_mode():
-                embedding[model._answers._loaded.tokenizer(letter)["input_ids"][0]] = torch.nan
+                embedding[model._copies.there[0].answers._loaded.tokenizer(letter)["input_ids"][0]] = torch.nan
             calls = [model.run(request) for request in [Generate(prompt=f"the {letter} cat", max_tokens=5), *requests]]
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert isinstance(results[0], ServiceCrashed) and "finite" in str(results[0])
@@ -201,7 +201,7 @@ def test_numbers_that_are_none_fail_alone_and_leave_nothing_behind(llama: Path, 
 def test_a_beginning_is_read_once_and_only_for_its_own_tenant(llama: Path, started: Any) -> None:
     async def read(model: LocalModel, prompt: str, tenant: str) -> int:
         """How many tokens of the prompt the model had to read."""
-        passes: Any = model._answers._decoder._passes  # type: ignore[union-attr]
+        passes: Any = model._copies.there[0].answers._decoder._passes
         forward, seen = passes.forward, []
 
         def counting(texts: Any) -> Any:
@@ -233,7 +233,7 @@ def test_texts_that_begin_alike_and_come_together_are_read_once(family: Any, sta
 
     async def ask() -> None:
         async with started(path) as model:
-            passes: Any = model._answers._decoder._passes
+            passes: Any = model._copies.there[0].answers._decoder._passes
             forward, seen = passes.forward, []
 
             def counting(texts: Any) -> Any:
@@ -251,7 +251,7 @@ def test_texts_that_begin_alike_and_come_together_are_read_once(family: Any, sta
 def test_a_long_prompt_is_read_in_pieces_between_which_others_are_answered(llama: Path, started: Any) -> None:
     async def ask() -> None:
         async with started(llama) as model:
-            decoder = model._answers._decoder
+            decoder = model._copies.there[0].answers._decoder
             long = Generate(prompt="sea " * 200, max_tokens=3, temperature=0.0)
             expected = (await model.run(long)).text
             for slot in slots_of(model):

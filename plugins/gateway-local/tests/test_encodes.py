@@ -100,7 +100,7 @@ def test_a_model_that_cannot_tell_what_follows_refuses_labels_of_one_s_own(make:
 
     async def features(path: Path) -> frozenset[str]:
         async with started(path) as model:
-            return frozenset(model.card.features if model._answers is None else model._answers.card.features)
+            return model._copies.there[0].answers.card.features
 
     assert asyncio.run(features(path)) == frozenset()
     assert asyncio.run(features(make("TokenClassification", labels=NER))) == {"any_length"}
@@ -254,7 +254,7 @@ def test_numbers_that_are_none_fail_alone(make: Any, started: Any) -> None:
 
     async def whole() -> None:
         async with started(make("SequenceClassification", labels=("bad", "good"))) as model:
-            encoder: Any = model._answers._encoder
+            encoder: Any = model._copies.there[0].answers._encoder
             read = encoder._read
 
             def broken(output: Any, mask: Any) -> Any:
@@ -271,7 +271,7 @@ def test_numbers_that_are_none_fail_alone(make: Any, started: Any) -> None:
 
 
 def no_memory_beyond_20_tokens(model: LocalModel) -> None:
-    encoder: Any = model._answers._encoder  # type: ignore[union-attr]
+    encoder: Any = model._copies.there[0].answers._encoder
     forward = encoder._forward
 
     def tight(rows: Any) -> Any:
@@ -346,7 +346,7 @@ def test_those_who_leave_and_those_who_fail_harm_nobody(make: Any, started: Any)
             assert all(len(reply.labels) == 2 for reply in got)
             for error in await asyncio.gather(*bad, return_exceptions=True):
                 assert isinstance(error, Rejected)
-            assert not model._owner._waiting
+            assert not model._copies.there[0].owner._waiting
             assert (await model.run(Classify(inputs=TEXT))).labels
 
     asyncio.run(whole())

@@ -284,8 +284,7 @@ def test_the_end_token_ends_a_text(llama: Path, started: Any, tmp_path: Path) ->
     async def first_id(path: Path) -> int:
         async with started(path) as model:
             reply = await model.run(Generate(prompt=PROMPT, max_tokens=1, temperature=0.0))
-            assert model._answers is not None
-            return int(model._answers._loaded.tokenizer(reply.text)["input_ids"][0])
+            return int(model._copies.there[0].answers._loaded.tokenizer(reply.text)["input_ids"][0])
 
     path = shutil.copytree(llama, tmp_path / "model")
     end = asyncio.run(first_id(path))

@@ -233,7 +233,9 @@ def test_closing_a_model_does_not_wait_for_its_load(llama: Any, service: Any) ->
         with pytest.raises(Closed):
             await starting
         gate.open.set()
-        await asyncio.to_thread(model._owner.close)
+        for thread in threading.enumerate():
+            if thread.name == "gateway-local tiny":
+                await asyncio.to_thread(thread.join)
         with pytest.raises(Closed):
             await model.run(Generate(prompt="the cat"))
 
@@ -274,7 +276,7 @@ def test_a_model_whose_queue_is_full_says_so(llama: Any, started: Any) -> None:
     async def whole() -> None:
         async with started(llama, max_queue=1, max_batch=1) as model:
             gate = Gate()
-            held = asyncio.create_task(model._owner.run(gate))
+            held = asyncio.create_task(model._copies.there[0].owner.run(gate))
             await until(gate.began)
             waiting = asyncio.create_task(model.run(Generate(prompt="the cat", max_tokens=1)))
             await asyncio.sleep(0)

@@ -252,7 +252,7 @@ def test_a_caller_who_leaves_stops_it_within_one_token(
 
     async def ask() -> tuple[int, Any]:
         async with started(path) as model:
-            net, steps, gone, loop = model._answers._model, 0, asyncio.Event(), asyncio.get_running_loop()
+            net, steps, gone, loop = model._copies.there[0].answers._model, 0, asyncio.Event(), asyncio.get_running_loop()
             forward = net.forward
 
             def counted(*args: Any, **kwargs: Any) -> Any:

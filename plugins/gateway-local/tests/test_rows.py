@@ -29,7 +29,7 @@ def test_when_the_first_leaves_the_others_go_on_where_they_are(name: str, family
     async def ask() -> None:
         async with started(family(name), prefix_sharing="off") as model:
             expected = [(await model.run(request)).text for request in requests]
-            passes: Any = model._answers._decoder._passes
+            passes: Any = model._copies.there[0].answers._decoder._passes
             forward, seen = passes.forward, []
 
             def counting(texts: Any) -> Any:
@@ -72,7 +72,7 @@ def test_a_text_that_cannot_be_decoded_fails_alone(llama: Path, started: Any) ->
         async with started(llama) as model:
             requests = mixed(6, seed=9)
             alone = [(await model.run(request)).text for request in requests]
-            answers = model._answers
+            answers = model._copies.there[0].answers
             bad = answers._loaded.tokenizer("wide wide wide")["input_ids"]
             text = answers._text
 
@@ -96,11 +96,11 @@ def test_numbers_that_are_none_amid_a_prompt_fail_it_at_once(llama: Path, starte
 
     async def ask() -> None:
         async with started(llama) as model:
-            passes: Any = model._answers._decoder._passes
-            model._answers._decoder._prompt_tokens = 16
-            embedding = model._answers._loaded.model.get_input_embeddings().weight
+            passes: Any = model._copies.there[0].answers._decoder._passes
+            model._copies.there[0].answers._decoder._prompt_tokens = 16
+            embedding = model._copies.there[0].answers._loaded.model.get_input_embeddings().weight
             with torch.inference_mode():
-                embedding[model._answers._loaded.tokenizer("Q")["input_ids"][0]] = torch.nan
+                embedding[model._copies.there[0].answers._loaded.tokenizer("Q")["input_ids"][0]] = torch.nan
             forward, seen = passes.forward, []
 
             def counting(texts: Any) -> Any:
@@ -121,8 +121,8 @@ def test_a_huge_prompt_does_not_hold_up_a_short_one_nor_many_short_ones_the_huge
 
     async def ask() -> None:
         async with started(llama, prefix_sharing="off") as model:
-            model._answers._decoder._prompt_tokens = 16
-            passes: Any = model._answers._decoder._passes
+            model._copies.there[0].answers._decoder._prompt_tokens = 16
+            passes: Any = model._copies.there[0].answers._decoder._passes
             forward, seen = passes.forward, []
 
             def counting(texts: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway import Chat, Delta, Message, Resources, Text, Tool, ToolCall, ToolResult, UnsupportedOption
+from gateway import Chat, Delta, Message, Options, Resources, Text, Tool, ToolCall, ToolResult, UnsupportedOption
 
 HERMES = (
     "{% if tools %}<tools>{% for tool in tools %}{{ tool.function.name }} {% endfor %}</tools>\n"
@@ -84,8 +84,10 @@ def test_a_round_of_a_tool_call_is_written_as_the_template_has_it(caller: Path, 
                 Message(role="assistant", parts=(ToolCall(id="a1", name="weather", arguments='{"city": "Bern", "days": 1}'),)),
                 Message(role="user", parts=(ToolResult(id="a1", text="20 degrees"),)),
             )
-            row = model._work(Chat(messages=messages, tools=(WEATHER,), max_tokens=1))[1]
-            text = model._answers._loaded.tokenizer.decode(row.begin().prompt)
+            answers: Any = model._copies.there[0].answers
+            request = Chat(messages=messages, tools=(WEATHER,), max_tokens=1)
+            row = answers.work(request, Options(request, "tiny"))[1]
+            text = answers._loaded.tokenizer.decode(row.begin().prompt)
             assert "<tools>weather" in text and "tool: 20 degrees (result)" in text
             assert '<tool_call>{"name": "weather", "arguments": {"city": "Bern", "days": 1}}</tool_call>' in text
 

@@ -218,7 +218,7 @@ def test_sixteen_bit_weights_load_as_asked(copy: Path, started: Any, lent: Resou
     async def dtype(asked: str) -> str:
         async with started(copy, dtype=asked) as model:
             card = await model.describe(lent)
-            real = str(model._answers._loaded.model.dtype).removeprefix("torch.")
+            real = str(model._copies.there[0].answers._loaded.model.dtype).removeprefix("torch.")
             assert card.dtype == real
             assert (await model.run(Generate(prompt="the cat", max_tokens=2))).usage.output_tokens > 0
             return real
@@ -258,6 +258,9 @@ def test_the_section_is_checked() -> None:
         ({"models": [{"name": "starter", "weights": "/x"}]}, "starter = false"),
         ({"models": [{**row, "max_queue": 0}]}, "max_queue"),
         ({"models": [{**row, "tasks": []}]}, "tasks"),
+        ({"models": [{**row, "replicas": 0}]}, "replicas of 'a' must be at least 1"),
+        ({"models": [{**row, "pinned": True, "idle_s": 5}]}, "'a' is pinned, and has an idle_s"),
+        ({"memory_bytes": 0}, "memory_bytes must be at least 1"),
         ({"models": [{**row, "dtype": "int4"}]}, "dtype"),
     ]
     for section, words in cases:
@@ -276,7 +279,7 @@ def test_a_tiny_model_leaves_the_threads_of_others_alone(llama: Path, started: A
     async def ask() -> None:
         before, later = torch.get_num_threads(), []
         async with started(llama) as model:
-            assert await model._owner.run(lambda call: torch.get_num_threads()) == 1
+            assert await model._copies.there[0].owner.run(lambda call: torch.get_num_threads()) == 1
             other = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
             other.start()
             other.join()
