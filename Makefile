@@ -25,6 +25,7 @@ bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/policy.py
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/local.py
+	$(BIN)/python benchmarks/local_decoder.py
 	$(BIN)/python benchmarks/local_prior.py
 
 soak: $(READY)

@@ -15,6 +15,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,16 @@ def cache_file(folder: Path | None = None) -> Path:
 def machine() -> list[str]:
     """What the figures hold for: the processor, how many of its cores are ours, and torch's version."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [processor(), str(cores), os.environ.get("OMP_NUM_THREADS", ""), torch_version()]
+
+
+@cache
+def torch_version() -> str:
+    """The version of torch that is installed; "" for none. Looking it up takes longer than all the rest."""
     try:
-        torch = metadata.version("torch")
+        return metadata.version("torch")
     except metadata.PackageNotFoundError:
-        torch = ""
-    return [processor(), str(cores), os.environ.get("OMP_NUM_THREADS", ""), torch]
+        return ""
 
 
 def processor() -> str:
