@@ -256,13 +256,17 @@ signal.signal(signal.SIGALRM, signal.default_int_handler)
 with Gateway([Slow()]) as gw:
     for at in range(int(sys.argv[2])):
         try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0003, 0.003))
-            if sys.argv[1] == "run":
-                gw.chat("hello")
-            else:
-                with gw.stream(Chat.ask("hello")) as stream:
-                    for delta in stream:
-                        pass
+            try:
+                # Again after a while: Python drops an interrupt that comes in the midst of a weak reference's callback.
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0003, 0.003), 0.5)
+                if sys.argv[1] == "run":
+                    gw.chat("hello")
+                else:
+                    with gw.stream(Chat.ask("hello")) as stream:
+                        for delta in stream:
+                            pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             pass
 print("each was a KeyboardInterrupt")
@@ -271,8 +275,8 @@ print("each was a KeyboardInterrupt")
 
 @pytest.mark.parametrize("verb", ["run", "stream"])
 def test_ctrl_c_at_any_moment_is_raised_as_itself(verb: str) -> None:
-    command = [sys.executable, "-c", CTRL_C_OFTEN, verb, "500"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", CTRL_C_OFTEN, verb, "300"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.returncode) == ("each was a KeyboardInterrupt\n", 0), done.stderr
 
 
