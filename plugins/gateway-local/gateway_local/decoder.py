@@ -53,7 +53,7 @@ class Decoder:
     @property
     def longest(self) -> int | None:
         """How many tokens a prompt and its answer may have; None: as many as the model takes."""
-        return self._passes.slots.longest if self._passes.slots is not None else None
+        return self._passes.slots.tokens if self._passes.slots is not None else None
 
     def serve(self, call: Call) -> Response:
         """The call's own response."""

@@ -58,8 +58,8 @@ class LocalModel(ModelService):
     its head is for: Classify, Rerank, Extract or Answer; an encoder-decoder Generate, Summarize or Translate.
 
     Its weights may come from any uri that a weight store reads. One thread owns a loaded copy, and at most `max_queue`
-    requests wait for each: a model that writes serves them in order, an encoder the texts of all of them in batches. When it
-    is idle, its `keeper` may let go of it: it is loaded again for the next request.
+    requests wait for each: a decoder answers `max_batch` of them at once, an encoder the texts of all in batches, an
+    encoder-decoder one after the other. When it is idle, its `keeper` may let go of it: it is loaded again for the next request.
     """
 
     def __init__(self, options: ModelOptions, keeper: Keeper | None = None) -> None:

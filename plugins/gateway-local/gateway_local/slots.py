@@ -78,7 +78,10 @@ class Slot:
 
 
 class Slots:
-    """All slots of a model, of at most so many tokens. `sharing`: whose beginnings a text may copy, its own tenant's or all."""
+    """All slots of a model, of at most so many `tokens`, which one text may have for itself.
+
+    `sharing`: whose beginnings a text may copy, its own tenant's or all.
+    """
 
     def __init__(self, tokens: int, *, sharing: Sharing = "tenant") -> None:
         self._sharing = sharing
@@ -90,11 +93,6 @@ class Slots:
         """Forget everything, and hold at most so many tokens from now on; but never too few for a short text."""
         self.tokens = max(tokens, LEAST_CAPACITY)
         self._chunks: list[Chunk] = []
-
-    @property
-    def longest(self) -> int:
-        """How many tokens the longest text may have."""
-        return self.tokens
 
     @property
     def held(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import random
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,18 @@ def test_ten_thousand_requests_leave_memory_as_it_was(llama: Path, started: Any)
     asyncio.run(ask())
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux tells what is free")
+def test_memory_that_caches_files_counts_as_free() -> None:
+    import torch
+
+    answer: Any = importlib.import_module("gateway_local.answer")  # with torch: not when tests are collected
+    rows = dict(row.split(":") for row in Path("/proc/meminfo").read_text().splitlines())
+    total, cached = (int(rows[name].split()[0]) * 1024 for name in ("MemTotal", "Cached"))
+    assert 0 < answer.free_bytes(torch.device("cpu")) <= total
+    if not Path("/sys/fs/cgroup/memory.max").exists():
+        assert answer.free_bytes(torch.device("cpu")) > cached / 4
+
+
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
 def test_shared_is_the_common_beginning(start: list[int], one: list[int], other: list[int]) -> None:
     found = shared(start + one, start + other)
@@ -327,7 +340,7 @@ def test_slots_never_overlap_and_never_exceed_their_memory(data: st.DataObject) 
             slots.leave(taken.pop(data.draw(st.integers(0, len(taken) - 1))))
             continue
         prompt = [data.draw(st.integers(0, 1))] * data.draw(st.integers(1, 60))
-        tokens = min(len(prompt) + data.draw(st.integers(0, 3000)), slots.longest)
+        tokens = min(len(prompt) + data.draw(st.integers(0, 3000)), slots.tokens)
         slot = slots.take(tokens, prompt, data.draw(st.sampled_from(["", "a"])))
         if slot is None:
             assert taken  # alone, what may be asked for has room
