@@ -39,7 +39,7 @@ from gateway_local.languages import translator_of
 from gateway_local.load import Loaded
 from gateway_local.owner import Call, given_up
 from gateway_local.seq2seq import CHANCE, FLAGS, NUMBERS, RewriteFacts, Way, check_settings, least_of, most_of
-from gateway_local.text import Detokenizer, StopFilter
+from gateway_local.text import StopFilter, Telling
 from gateway_local.tokens import tokenized
 
 DEFAULT_MAX_TOKENS = 512
@@ -212,14 +212,14 @@ class Pieces:
     def __init__(self, text: Callable[[Sequence[int]], str], stop: Sequence[str], eos_ids: frozenset[int], call: Call) -> None:
         self.shown: list[str] = []
         self.count = 0
-        self.ended = False
+        self.ended = self._cut = False
         self._text, self._eos_ids, self._call = text, eos_ids, call
-        self._detokenizer, self._stops = Detokenizer(text), StopFilter(stop)
+        self._telling, self._stop = Telling(text, stop), stop
 
     @property
     def stopped(self) -> bool:
         """True when a stop string is complete."""
-        return self._stops.stopped
+        return self._telling.stopped or self._cut
 
     def feed(self, token: int) -> bool:
         """Show what a token makes certain; whether no other is wanted."""
@@ -227,22 +227,21 @@ class Pieces:
             self.count += 1
             self.ended = token in self._eos_ids
             if not self.ended:
-                self._show(self._stops.feed(self._detokenizer.feed(token)))
+                self._show(self._telling.feed(token))
         return self.stopped
 
     def flush(self) -> None:
         """Show the rest."""
-        if not self.stopped:
-            self._show(self._stops.feed(self._detokenizer.flush()))
-            self._show(self._stops.flush())
+        self._show(self._telling.flush())
 
     def whole(self, ids: Sequence[int], tidied: Callable[[str], str] | None) -> None:
         """Show all of a text at once."""
         end = next((at for at, token in enumerate(ids) if token in self._eos_ids), None)
         self.ended, self.count = end is not None, len(ids) if end is None else end + 1
         text = self._text(ids[: self.count])
-        text = self._stops.feed(text if tidied is None else tidied(text))
-        self._show(text + self._stops.flush())
+        stops = StopFilter(self._stop)
+        self._show(stops.feed(text if tidied is None else tidied(text)) + stops.flush())
+        self._cut = stops.stopped
 
     def _show(self, piece: str) -> None:
         if piece:

@@ -59,7 +59,7 @@ class LocalModel(ModelService):
 
     Its weights may come from any uri that a weight store reads. One thread owns a loaded copy, and at most `max_queue`
     requests wait for each: a decoder answers `max_batch` of them at once, an encoder the texts of all in batches, an
-    encoder-decoder one after the other. When it is idle, its `keeper` may let go of it: it is loaded again for the next request.
+    encoder-decoder one after the other. When it is idle, its `keeper` may let go of it: its next request loads it again.
     """
 
     def __init__(self, options: ModelOptions, keeper: Keeper | None = None) -> None:

@@ -80,3 +80,23 @@ class StopFilter:
             if text.endswith(stop[:size]):
                 return size
         return 0
+
+
+class Telling:
+    """The text of an answer, as far as it may be told: tokens become characters, and a stop string ends it."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str], prompt: Sequence[int] = ()) -> None:
+        self._detokenizer, self._stops = Detokenizer(decode, prompt), StopFilter(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """True when a stop string is complete."""
+        return self._stops.stopped
+
+    def feed(self, token: int) -> str:
+        """What this token makes certain."""
+        return self._stops.feed(self._detokenizer.feed(token))
+
+    def flush(self) -> str:
+        """What is left when no token follows."""
+        return "" if self.stopped else self._stops.feed(self._detokenizer.flush()) + self._stops.flush()

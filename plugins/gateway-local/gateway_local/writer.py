@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from gateway import Delta, Finish, Usage
 from gateway_local.picking import Picked, Picker
 from gateway_local.reply import ReplyParser
-from gateway_local.text import Detokenizer, StopFilter
+from gateway_local.text import Telling
 
 
 class Writer:
@@ -35,7 +35,7 @@ class Writer:
         self.finish: Finish = "length"
         self.done = limit <= 0
         self._eos_ids = eos_ids
-        self._detokenizer, self._stops = Detokenizer(decode, prompt), StopFilter(stop)
+        self._telling = Telling(decode, stop, prompt)
         self._first = parser.feed(begun) if parser is not None and begun else []
         self._pieces: list[str] = []
 
@@ -74,14 +74,13 @@ class Writer:
             self.finish, self.done = "stop", True
         else:
             self.written.append(token)
-            piece = self._stops.feed(self._detokenizer.feed(token.id))
-            if self._stops.stopped:
+            piece = self._telling.feed(token.id)
+            if self._telling.stopped:
                 self.finish, self.done = "stop", True
         if shape is not None and shape.whole:
             self.finish, self.done = "length" if shape.hurried else "stop", True
         self.done = self.done or self.count >= self.limit
-        if self.done and not self._stops.stopped:
-            piece += self._stops.feed(self._detokenizer.flush())
-            self.finish = "stop" if self._stops.stopped else self.finish
-            piece += self._stops.flush()
+        if self.done:
+            piece += self._telling.flush()
+            self.finish = "stop" if self._telling.stopped else self.finish
         return piece

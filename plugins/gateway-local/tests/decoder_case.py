@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from gateway_local import LocalModel
@@ -46,3 +47,21 @@ def slots_of(model: LocalModel) -> Slots:
     slots = answers._decoder._passes.slots
     assert isinstance(slots, Slots)
     return slots
+
+
+@contextmanager
+def passes_seen(model: LocalModel) -> Iterator[list[list[int]]]:
+    """For each pass of the block, how many tokens of each text it reads."""
+    answers: Any = model._copies.there[0].answers
+    passes = answers._decoder._passes
+    forward, seen = passes.forward, list[list[int]]()
+
+    def watched(texts: Any) -> Any:
+        seen.append([len(text.todo) for text in texts])
+        return forward(texts)
+
+    passes.forward = watched
+    try:
+        yield seen
+    finally:
+        passes.forward = forward

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoder_case import WORDS, left_early, mixed, slots_of
+from decoder_case import WORDS, left_early, mixed, passes_seen, slots_of
 from gateway_local import LocalModel, starter
 from gateway_local.passes import Apart, Together
 from gateway_local.slots import Slots, shared
@@ -202,17 +202,9 @@ def test_numbers_that_are_none_fail_alone_and_leave_nothing_behind(llama: Path, 
 def test_a_beginning_is_read_once_and_only_for_its_own_tenant(llama: Path, started: Any) -> None:
     async def read(model: LocalModel, prompt: str, tenant: str) -> int:
         """How many tokens of the prompt the model had to read."""
-        passes: Any = model._copies.there[0].answers._decoder._passes
-        forward, seen = passes.forward, []
-
-        def counting(texts: Any) -> Any:
-            seen.extend(len(text.todo) for text in texts)
-            return forward(texts)
-
-        passes.forward = counting
-        await model.run(Generate(prompt=prompt, max_tokens=1, temperature=0.0, meta=Meta(tenant=tenant)))
-        passes.forward = forward
-        return sum(seen)
+        with passes_seen(model) as seen:
+            await model.run(Generate(prompt=prompt, max_tokens=1, temperature=0.0, meta=Meta(tenant=tenant)))
+        return sum(map(sum, seen))
 
     async def ask(sharing: str) -> list[bool]:
         async with started(llama, prefix_sharing=sharing) as model:
@@ -234,17 +226,10 @@ def test_texts_that_begin_alike_and_come_together_are_read_once(family: Any, sta
 
     async def ask() -> None:
         async with started(path) as model:
-            passes: Any = model._copies.there[0].answers._decoder._passes
-            forward, seen = passes.forward, []
-
-            def counting(texts: Any) -> Any:
-                seen.extend(len(text.todo) for text in texts if len(text.todo) > 1)
-                return forward(texts)
-
-            passes.forward = counting
-            replies = await asyncio.gather(*(model.run(request) for request in requests))
+            with passes_seen(model) as seen:
+                replies = await asyncio.gather(*(model.run(request) for request in requests))
             assert [reply.text for reply in replies] == [reference.text(request.prompt, 9) for request in requests]
-            assert sum(seen) < 2 * replies[0].usage.input_tokens
+            assert sum(count for each in seen for count in each if count > 1) < 2 * replies[0].usage.input_tokens
 
     asyncio.run(ask())
 
@@ -258,18 +243,12 @@ def test_a_long_prompt_is_read_in_pieces_between_which_others_are_answered(llama
             for slot in slots_of(model):
                 slot.ids = []
             decoder._prompt_tokens = 16
-            passes: Any = decoder._passes
-            forward, most = passes.forward, []
-
-            def counting(texts: Any) -> Any:
-                most.append((sum(len(text.todo) for text in texts), len(texts)))
-                return forward(texts)
-
-            passes.forward = counting
-            one, two = await asyncio.gather(model.run(Generate(prompt="the", max_tokens=30, temperature=0.0)), model.run(long))
+            with passes_seen(model) as seen:
+                short = Generate(prompt="the", max_tokens=30, temperature=0.0)
+                one, two = await asyncio.gather(model.run(short), model.run(long))
             assert two.text == expected and one.usage.output_tokens > 2
-            assert max(count for count, _ in most) <= 17
-            assert sum(texts == 2 for _, texts in most) > 4
+            assert max(map(sum, seen)) <= 17
+            assert sum(len(each) == 2 for each in seen) > 4
 
     asyncio.run(ask())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoder_case import WORDS, left_early, mixed, slots_of
+from decoder_case import WORDS, left_early, mixed, passes_seen, slots_of
 
 from gateway import Closed, Generate, ServiceCrashed, WeightsError
 
@@ -29,20 +29,13 @@ def test_when_the_first_leaves_the_others_go_on_where_they_are(name: str, family
     async def ask() -> None:
         async with started(family(name), prefix_sharing="off") as model:
             expected = [(await model.run(request)).text for request in requests]
-            passes: Any = model._copies.there[0].answers._decoder._passes
-            forward, seen = passes.forward, []
-
-            def counting(texts: Any) -> Any:
-                seen.extend(len(text.todo) for text in texts if len(text.todo) > 1)
-                return forward(texts)
-
-            passes.forward = counting
-            first = asyncio.create_task(left_early(model, Generate(prompt="a sea", max_tokens=90, temperature=0.0), 4))
-            await asyncio.sleep(0)
-            replies = await asyncio.gather(*(model.run(request) for request in requests))
-            await first
+            with passes_seen(model) as seen:
+                first = asyncio.create_task(left_early(model, Generate(prompt="a sea", max_tokens=90, temperature=0.0), 4))
+                await asyncio.sleep(0)
+                replies = await asyncio.gather(*(model.run(request) for request in requests))
+                await first
             assert [reply.text for reply in replies] == expected
-            assert len(seen) <= 6  # none was read twice
+            assert sum(count > 1 for each in seen for count in each) <= 6  # none was read twice
 
     asyncio.run(ask())
 
@@ -96,19 +89,12 @@ def test_numbers_that_are_none_amid_a_prompt_fail_it_at_once(llama: Path, starte
 
     async def ask() -> None:
         async with started(llama) as model:
-            passes: Any = model._copies.there[0].answers._decoder._passes
-            model._copies.there[0].answers._decoder._prompt_tokens = 16
-            embedding = model._copies.there[0].answers._loaded.model.get_input_embeddings().weight
+            answers: Any = model._copies.there[0].answers
+            answers._decoder._prompt_tokens = 16
+            embedding = answers._loaded.model.get_input_embeddings().weight
             with torch.inference_mode():
-                embedding[model._copies.there[0].answers._loaded.tokenizer("Q")["input_ids"][0]] = torch.nan
-            forward, seen = passes.forward, []
-
-            def counting(texts: Any) -> Any:
-                seen.append(len(texts))
-                return forward(texts)
-
-            passes.forward = counting
-            with pytest.raises(ServiceCrashed, match="finite"):
+                embedding[answers._loaded.tokenizer("Q")["input_ids"][0]] = torch.nan
+            with passes_seen(model) as seen, pytest.raises(ServiceCrashed, match="finite"):
                 await model.run(Generate(prompt="Q" + " sea" * 60, max_tokens=2))
             assert len(seen) == 1 and not any(slot.taken or slot.ids for slot in slots_of(model))
 
@@ -122,23 +108,16 @@ def test_a_huge_prompt_does_not_hold_up_a_short_one_nor_many_short_ones_the_huge
     async def ask() -> None:
         async with started(llama, prefix_sharing="off") as model:
             model._copies.there[0].answers._decoder._prompt_tokens = 16
-            passes: Any = model._copies.there[0].answers._decoder._passes
-            forward, seen = passes.forward, []
-
-            def counting(texts: Any) -> Any:
-                seen.append(sum(len(text.todo) for text in texts))
-                return forward(texts)
-
-            passes.forward = counting
             done: dict[str, int] = {}
 
             async def one(request: Generate) -> None:
                 await model.run(request)
                 done[request.prompt] = len(seen)
 
-            await asyncio.gather(*(one(request) for request in [huge, *short]))
+            with passes_seen(model) as seen:
+                await asyncio.gather(*(one(request) for request in [huge, *short]))
             assert done[short[0].prompt] <= 4 < 8 < done[huge.prompt]
-            assert max(seen) <= 16 + len(short)
+            assert max(map(sum, seen)) <= 16 + len(short)
 
     asyncio.run(ask())
 
