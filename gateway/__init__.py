@@ -13,7 +13,8 @@ The rooms; a module imports only from those above it:
     wire                        requests, responses, deltas and errors as JSON
     clock                       time and chance
     config, toml_lines          gateway.toml, and where in it a key is written
-    keys, weights               who wraps a key; where weights come from
+    keys, safetensors           who wraps a key; the format of weights
+    weights, weight_files       where weights come from; a directory
     service                     ModelService, the one interface; Resources, what it may use
     transform, state, events    rewriting on the way; limits, in memory; what is told to observers
     sqlite                      limits that the processes of a host share
@@ -110,6 +111,7 @@ from gateway.parts import (
 from gateway.patience import Patience
 from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
+from gateway.safetensors import TensorInfo
 from gateway.service import Footprint, ModelService, Options, Resources
 from gateway.state import Lease, Limit, Refusal, StateStore
 from gateway.stream import Stream
@@ -135,7 +137,8 @@ from gateway.text_tasks import (
 )
 from gateway.trace import Attempt, Trace
 from gateway.transform import Findings, Rewrite, Transform
-from gateway.weights import FileStore, TensorInfo, Weights, WeightStore, WeightsWriter
+from gateway.weight_files import FileStore
+from gateway.weights import ShardedWeights, Weights, WeightStore, WeightsWriter
 
 # fmt: off
 __all__ = [
@@ -150,7 +153,7 @@ __all__ = [
     "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer",
     "Options", "OutOfQuota", "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy", "Price", "Quota", "Random",
     "Ranked", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Rerank", "RerankResponse", "Resources", "Response",
-    "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "Span", "Speak",
+    "Restart", "Rewrite", "Score", "Secret", "ServiceCrashed", "ServiceError", "Shape", "ShardedWeights", "Span", "Speak",
     "SpeakResponse", "StateStore", "Stream", "Summarize", "SummarizeResponse", "SyncStream", "SystemClock",
     "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transcribe", "TranscribeResponse",
     "Transform", "TransformFailed", "Translate", "TranslateResponse", "UnknownModel", "Unreachable", "Unsupported",

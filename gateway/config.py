@@ -245,6 +245,8 @@ class GatewayConfig:
     """Seed of the gateway's source of chance."""
     events: str | None = None
     """A file to append events to, as JSON lines."""
+    require_sealed: bool = False
+    """Refuse weights that are not encrypted at rest, whoever asks for them."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limit: list[LimitConfig] = field(default_factory=list)
     """What may be used at most; a request must fit all of them."""

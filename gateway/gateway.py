@@ -39,7 +39,7 @@ from gateway.stream import Stream
 from gateway.survey import checked, footprint_of, offered
 from gateway.tasks import Chat, ChatResponse
 from gateway.transform import Transform
-from gateway.weights import FileStore
+from gateway.weight_files import FileStore
 
 R = TypeVar("R", bound=Response)
 Source = str | Path | Mapping[str, Any] | None
@@ -103,7 +103,15 @@ class AsyncGateway:
             self._observers.append(JsonLines(config.events))
         chosen, notes = chosen_transforms(app.named("transforms"), config)
         stores, keys = app.named("stores"), Keys(app.named("keys"))
-        lent = partial(Resources, stores=stores, keys=keys, clock=clock, random=random, progress=progress)
+        lent = partial(
+            Resources,
+            stores=stores,
+            keys=keys,
+            clock=clock,
+            random=random,
+            progress=progress,
+            require_sealed=config.require_sealed,
+        )
         self._resources = lent(run=self.run)
         rules = {policy.name: policy for policy in builtin_policies(config.policy)} | app.named("policies")
         registry = Registry(app.models, resources=self._resources, clock=clock, emit=self._emit)

@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -69,10 +69,15 @@ class KeyProvider(Protocol):
 
 
 class Keys:
-    """The key providers of one gateway, by scheme."""
+    """The key providers of one gateway, by scheme, and `refs`: the keys that the caller configured for what is being opened."""
 
-    def __init__(self, providers: Mapping[str, KeyProvider]) -> None:
+    def __init__(self, providers: Mapping[str, KeyProvider], refs: Sequence[str] = ()) -> None:
         self._providers = dict(providers)
+        self.refs = tuple(refs)
+
+    def given(self, refs: str | Sequence[str]) -> Keys:
+        """The same providers, for what only the keys at these references may open: one, or several to be tried in turn."""
+        return Keys(self._providers, (refs,) if isinstance(refs, str) else refs)
 
     def wrap(self, uri: str, key: bytes, context: Mapping[str, str]) -> bytes:
         """`key` encrypted by the provider that `uri` names."""

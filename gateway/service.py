@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from gateway.card import ANYTHING, ModelCard, Need
 from gateway.clock import Clock, Random
 from gateway.config import AttemptConfig
-from gateway.errors import Closed, ConfigError, UnsupportedOption
+from gateway.errors import Closed, ConfigError, UnsupportedOption, WeightsError
 from gateway.keys import Keys, Secret, secret
 from gateway.parts import Delta, Restart
 from gateway.request import NO_META, Meta, Request, Response
@@ -48,8 +48,10 @@ class Resources:
         random: Random,
         run: Run | None = None,
         progress: Progress = no_progress,
+        require_sealed: bool = False,
     ) -> None:
         self._stores = dict(stores)
+        self._require_sealed = require_sealed
         self.keys = keys
         self.clock = clock
         self.random = random
@@ -60,13 +62,25 @@ class Resources:
         the next request, and are chosen by what that takes."""
         self._run = run
 
-    def weights(self, uri: str) -> Weights:
-        """Open weights by uri; a plain path means ``file:``. Blocks: call it with ``asyncio.to_thread``."""
-        return self._store(uri).open(uri, self.keys)
+    def weights(self, uri: str, *, key: str | Sequence[str] = ()) -> Weights:
+        """Open weights by uri; a plain path means ``file:``. Blocks: call it with ``asyncio.to_thread``.
 
-    def create(self, uri: str) -> WeightsWriter:
-        """Begin a new model at a uri. Blocks."""
-        return self._store(uri).create(uri, self.keys)
+        `key` refers to the keys, tried in turn, that may open them where they are sealed. By default the store's own
+        section of the configuration says which.
+        """
+        opened = self._store(uri).open(uri, self.keys.given(key))
+        if self._require_sealed and not opened.sealed:
+            opened.close()
+            raise WeightsError(f"weights {uri!r} are not sealed, and require_sealed is set: `gateway seal` seals a directory")
+        return opened
+
+    def create(self, uri: str, *, key: str | Sequence[str] = ()) -> WeightsWriter:
+        """Begin a new model at a uri; each of the keys opens it where it is sealed. Blocks."""
+        writer = self._store(uri).create(uri, self.keys.given(key))
+        if self._require_sealed and not writer.sealed:
+            writer.abort()
+            raise WeightsError(f"weights {uri!r} would not be sealed, and require_sealed is set: write to sealed:DIR")
+        return writer
 
     def secret(self, ref: str, meta: Meta = NO_META) -> Secret:
         """The secret behind a reference such as ``env:NAME``, for one request's tenant where that matters.

@@ -1,53 +1,30 @@
-"""WeightStore: where weights come from. "file": a directory of safetensors shards and small files.
-
-A store opens a uri and gives names, shapes, dtypes and bytes at once, and each tensor's bytes when asked. What is
-read is checked against the safetensors format (github.com/huggingface/safetensors, "Format"): a u64-LE header length,
-a JSON header, then the tensors' bytes without hole or overlap. Nothing is ever unpickled.
-"""
+"""WeightStore: where weights come from; Weights: names, shapes and dtypes at once, and each tensor's bytes when asked."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import mmap
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from gateway.errors import WeightsError
 from gateway.keys import Keys
+from gateway.safetensors import TensorInfo, read_header, shards_of
 
-HEADER_CAP_BYTES = 100_000_000
 SMALL_FILE_CAP_BYTES = 64 << 20
-
-DTYPE_BITS: Mapping[str, int] = MappingProxyType(
-    {
-        "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
-        "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
-        "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-    }
-)  # fmt: skip
-"""Bits per element of each safetensors dtype."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor: its safetensors dtype name, shape and size."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
+LARGE = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".gguf")
+"""Suffixes of what is no small file: weights, which are read as safetensors or not at all."""
 
 
 class Weights(ABC):
     """An opened model: its tensors' facts, read at once, and their bytes, read when asked."""
 
     tensors: Mapping[str, TensorInfo]
+    sealed: bool = False
+    """Whether what is stored is encrypted, and verified when it is read: `require_sealed` accepts no other."""
     files: tuple[str, ...]
     """Names of the small files beside the tensors, such as config.json, or 1_Pooling/config.json in a folder."""
 
@@ -67,6 +44,10 @@ class Weights(ABC):
     @abstractmethod
     def read(self, name: str) -> memoryview:
         """A tensor's bytes, row-major, little-endian, writable without touching what is stored. WeightsError when absent."""
+
+    def part(self, name: str, begin: int, end: int) -> memoryview:
+        """A tensor's bytes from `begin` to `end`. A store that reads from afar or decrypts does so for these alone."""
+        return self.read(name)[begin:end]
 
     @abstractmethod
     def file(self, name: str) -> bytes:
@@ -92,8 +73,59 @@ class Weights(ABC):
         return sum(info.bytes for info in self.tensors.values())
 
 
+class ShardedWeights(Weights):
+    """A model in safetensors files, wherever these lie: a subclass says how their bytes are had.
+
+    `sizes` is every file's size by its name within the model, at most one folder deep; `where` is for messages. The
+    tensors are those of `shards`, by default those that the index names, or model.safetensors, or all there are.
+    """
+
+    def __init__(self, where: str, sizes: Mapping[str, int], shards: list[str] | None = None) -> None:
+        self._where, self._sizes = where, dict(sizes)
+        self.files = tuple(sorted(name for name, size in sizes.items() if _is_small(name, size)))
+        self._places: dict[str, tuple[str, int]] = {}
+        tensors: dict[str, TensorInfo] = {}
+        for shard in shards_of(sizes, self.file, where) if shards is None else shards:
+            for name, (info, offset) in self._header(shard).items():
+                if name in tensors:
+                    raise WeightsError(f"tensor {name!r} is in two shards of {where}")
+                tensors[name] = info
+                self._places[name] = (shard, offset)
+        self.tensors = MappingProxyType(tensors)
+
+    @abstractmethod
+    def span(self, file: str, begin: int, end: int) -> memoryview:
+        """The bytes of one of the files from `begin` to `end`, writable without touching what is stored."""
+
+    def read(self, name: str) -> memoryview:
+        return self.part(name, 0, self._known(name).bytes)
+
+    def part(self, name: str, begin: int, end: int) -> memoryview:
+        begin, end, _ = slice(begin, end).indices(self._known(name).bytes)
+        if begin >= end:
+            return memoryview(bytearray())
+        shard, offset = self._places[name]
+        return self.span(shard, offset + begin, offset + end)
+
+    def file(self, name: str) -> bytes:
+        if name not in self.files:
+            raise WeightsError(f"there is no file {name!r} in {self._where}")
+        return bytes(self.span(name, 0, self._sizes[name]))
+
+    def _known(self, name: str) -> TensorInfo:
+        if name not in self.tensors:
+            raise WeightsError(f"there is no tensor {name!r}")
+        return self.tensors[name]
+
+    def _header(self, shard: str) -> dict[str, tuple[TensorInfo, int]]:
+        return read_header(lambda begin, end: self.span(shard, begin, end), self._sizes[shard], shard)
+
+
 class WeightsWriter(ABC):
     """A model being written; nothing is at the uri until `commit`. As a context manager it commits at a clean end."""
+
+    sealed: bool = False
+    """Whether what is written is encrypted."""
 
     @abstractmethod
     def add_file(self, name: str, data: bytes) -> None:
@@ -134,224 +166,5 @@ class WeightStore(Protocol):
         """Begin a new model at ``scheme:rest``, which must not exist yet."""
 
 
-class FileStore:
-    """``file:DIR``: safetensors shards and small files in a directory, or one .safetensors file."""
-
-    scheme = "file"
-
-    def open(self, uri: str, keys: Keys) -> Weights:
-        return FileWeights(_path(uri))
-
-    def create(self, uri: str, keys: Keys) -> WeightsWriter:
-        return FileWriter(_path(uri))
-
-
-class FileWeights(Weights):
-    """A directory (or one shard) opened for reading. Tensors are private copy-on-write maps of the shard."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise WeightsError(f"no weights at {str(path)!r}")
-        self._directory = path if path.is_dir() else path.parent
-        self._maps: dict[Path, mmap.mmap] = {}
-        self._where: dict[str, tuple[Path, int]] = {}
-        tensors: dict[str, TensorInfo] = {}
-        for shard in [path] if path.is_file() else _shards(path):
-            for name, (info, offset) in read_header(shard).items():
-                if name in tensors:
-                    raise WeightsError(f"tensor {name!r} is in two shards of {str(path)!r}")
-                tensors[name] = info
-                self._where[name] = (shard, offset)
-        self.tensors = MappingProxyType(tensors)
-        self.files = tuple(sorted(_small_files(self._directory)))
-
-    def read(self, name: str) -> memoryview:
-        if name not in self._where:
-            raise WeightsError(f"there is no tensor {name!r}")
-        shard, offset = self._where[name]
-        size = self.tensors[name].bytes
-        if size == 0:
-            return memoryview(bytearray())
-        if shard not in self._maps:
-            with shard.open("rb") as file:
-                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        return memoryview(self._maps[shard])[offset : offset + size]
-
-    def file(self, name: str) -> bytes:
-        if name not in self.files:
-            raise WeightsError(f"there is no file {name!r} in {str(self._directory)!r}")
-        try:
-            return (self._directory / name).read_bytes()
-        except OSError as error:
-            raise WeightsError(f"{name!r} cannot be read: {error.strerror}") from error
-
-    def close(self) -> None:
-        for mapped in self._maps.values():
-            with contextlib.suppress(BufferError):  # a view is still in use: the map goes when the view does
-                mapped.close()
-        self._maps.clear()
-
-
-def read_header(path: Path) -> dict[str, tuple[TensorInfo, int]]:
-    """The tensors of one safetensors file: facts and absolute offset, by name. WeightsError for any breach of the format."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > HEADER_CAP_BYTES or 8 + length > size:
-                raise WeightsError(f"{path.name!r}: a header of {length} bytes does not fit a file of {size}")
-            raw = file.read(length)
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    return parse_header(raw, data_bytes=size - 8 - length, data_offset=8 + length, name=path.name)
-
-
-def parse_header(
-    raw: bytes, *, data_bytes: int, data_offset: int = 0, name: str = "header"
-) -> dict[str, tuple[TensorInfo, int]]:
-    """Check a safetensors JSON header against the size of its data; offsets come back with `data_offset` added."""
-    try:
-        header = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)  # UTF-8 only
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{name!r}: the header is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise WeightsError(f"{name!r}: the header is not a JSON object")
-    header.pop("__metadata__", None)
-    out: dict[str, tuple[TensorInfo, int]] = {}
-    spans = []
-    for tensor, entry in header.items():
-        info, begin, end = _entry(entry, f"{name!r}: tensor {tensor!r}")
-        out[tensor] = (info, data_offset + begin)
-        spans.append((begin, end))
-    at = 0
-    for begin, end in sorted(spans):
-        if begin != at:
-            raise WeightsError(f"{name!r}: tensors overlap or leave a hole at byte {at} of the data")
-        at = end
-    if at != data_bytes:
-        raise WeightsError(f"{name!r}: tensors take {at} bytes, the file holds {data_bytes}: truncated or extended")
-    return out
-
-
-def _entry(entry: Any, where: str) -> tuple[TensorInfo, int, int]:
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    except (TypeError, KeyError, ValueError):
-        raise WeightsError(f"{where}: needs dtype, shape and two data_offsets") from None
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise WeightsError(f"{where}: unknown dtype")
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise WeightsError(f"{where}: shape and data_offsets must be whole numbers of at least 0")
-    if (end - begin) * 8 != math.prod(shape) * DTYPE_BITS[dtype]:
-        raise WeightsError(f"{where}: {end - begin} bytes do not hold shape {list(shape)} of {dtype}")
-    return TensorInfo(dtype, shape, end - begin), begin, end
-
-
-class FileWriter(WeightsWriter):
-    """Writes beside the target under a temporary name, syncs, and renames in one step."""
-
-    def __init__(self, path: Path) -> None:
-        if path.exists():
-            raise WeightsError(f"{str(path)!r} exists already")
-        self._path = path
-        self._temporary = path.parent / f".{path.name}.{os.urandom(8).hex()}"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.mkdir()
-        except OSError as error:
-            raise WeightsError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-
-    def add_file(self, name: str, data: bytes) -> None:
-        self._write(name, [data])
-
-    def add_tensors(self, name: str, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> None:
-        header: dict[str, Any] = {}
-        at = 0
-        for tensor, (dtype, shape, data) in tensors.items():
-            if tensor == "__metadata__":
-                raise WeightsError("'__metadata__' is no name for a tensor: the format keeps it for itself")
-            size = memoryview(data).nbytes
-            header[tensor] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
-            _entry(header[tensor], f"tensor {tensor!r}")
-            at += size
-        raw = json.dumps(header, separators=(",", ":")).encode()
-        raw += b" " * (-len(raw) % 8)  # the format asks for data aligned to 8 bytes
-        self._write(name, [len(raw).to_bytes(8, "little"), raw, *(data for _, _, data in tensors.values())])
-
-    def commit(self) -> None:
-        try:
-            _sync(self._temporary)
-            os.rename(self._temporary, self._path)
-            _sync(self._path.parent)
-        except OSError as error:
-            self.abort()
-            raise WeightsError(f"{str(self._path)!r} cannot be written: {error.strerror}") from error
-
-    def abort(self) -> None:
-        import shutil
-
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _write(self, name: str, pieces: list[bytes | memoryview]) -> None:
-        steps = name.split("/")
-        if len(steps) > 2 or "\0" in name or any(not step or step.startswith(".") for step in steps):
-            raise WeightsError(f"{name!r} is no plain file name, nor one in a folder")
-        try:
-            (self._temporary / name).parent.mkdir(exist_ok=True)
-            with (self._temporary / name).open("xb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise WeightsError(f"{name!r} cannot be written: {error.strerror}") from error
-
-
-def _sync(directory: Path) -> None:
-    """Make what was written or renamed in a directory last through a crash."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _path(uri: str) -> Path:
-    return Path(os.path.expanduser(uri.removeprefix("file:")))
-
-
-def _shards(directory: Path) -> list[Path]:
-    """The shards of a model: those that its index names, or else model.safetensors, or else every .safetensors file."""
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-            raise WeightsError(f"{str(index)!r} is no shard index") from error
-        if not all(isinstance(name, str) and PurePosixPath(name).name == name for name in names):
-            raise WeightsError(f"{str(index)!r} names a shard outside its directory")
-        if missing := [name for name in names if not (directory / name).is_file()]:
-            raise WeightsError(f"{str(directory)!r} lacks the shard {missing[0]!r}")
-        return [directory / name for name in names]
-    single = directory / "model.safetensors"
-    return [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
-
-
-def _small_files(directory: Path) -> Iterator[str]:
-    """The small files of a model, also those one folder down: sentence-transformers keeps ``1_Pooling/config.json``."""
-    for path in directory.iterdir():
-        if _is_small(path):
-            yield path.name
-        elif path.is_dir() and not path.name.startswith("."):
-            yield from (f"{path.name}/{inner.name}" for inner in path.iterdir() if _is_small(inner))
-
-
-def _is_small(path: Path) -> bool:
-    large = path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".gguf")
-    return path.is_file() and not large and path.stat().st_size <= SMALL_FILE_CAP_BYTES
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a name is given twice")
-    return out
+def _is_small(name: str, size: int) -> bool:
+    return PurePosixPath(name).suffix not in LARGE and size <= SMALL_FILE_CAP_BYTES

@@ -229,7 +229,8 @@ def test_the_schema_describes_every_key_and_allows_no_other() -> None:
     schema = config_schema()
     parts = [schema, *schema["$defs"].values()]
     assert set(schema["properties"]) == {
-        "plugins", "transforms", "seed", "events", "policy", "limit", "attempt", "retry", "hedge", "state", "route", "plugin",
+        "plugins", "transforms", "seed", "events", "require_sealed", "policy", "limit", "attempt", "retry", "hedge", "state",
+        "route", "plugin",
     }  # fmt: skip
     for part in parts:
         assert part["additionalProperties"] is False and part["description"] and part["type"] == "object"

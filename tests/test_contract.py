@@ -36,7 +36,7 @@ from gateway.testing.contract import (
     TransformContract,
     WeightStoreContract,
 )
-from gateway.weights import FileStore
+from gateway.weight_files import FileStore
 
 FAULTY = Path(__file__).with_name("faulty.py")
 

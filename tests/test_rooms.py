@@ -15,7 +15,7 @@ ROOT = Path(gateway.__file__).parent.parent
 # A module imports only from those before it in this list.
 ROOMS = (
     "errors", "decision", "trace", "card", "parts", "request", "tasks", "text_tasks", "media_tasks", "wire",
-    "clock", "toml_lines", "config", "keys", "weights",
+    "clock", "toml_lines", "config", "keys", "safetensors", "weights", "weight_files",
     "service", "transform", "state", "sqlite", "events", "breaker", "histogram", "live", "vitals", "remember", "registry",
     "survey",
     "routing", "policies", "routes", "ranking", "judge", "record", "basis", "router", "replay", "hookspecs", "plugins", "otel",

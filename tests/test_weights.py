@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import FileStore, Keys, TensorInfo, WeightsError
+from gateway.safetensors import DTYPE_BITS, HEADER_CAP_BYTES, parse_header, read_header
 from gateway.testing.contract import WeightStoreContract
-from gateway.weights import DTYPE_BITS, HEADER_CAP_BYTES, FileWeights, parse_header, read_header
+from gateway.weight_files import FileWeights
 
 NO_KEYS = Keys({})
 ENTRY: dict[str, Any] = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
@@ -70,7 +71,7 @@ def test_a_header_longer_than_the_cap_is_refused_before_it_is_read(tmp_path: Pat
         file.write((HEADER_CAP_BYTES + 1).to_bytes(8, "little"))
         file.truncate(HEADER_CAP_BYTES + 100)
     with pytest.raises(WeightsError, match="does not fit"):
-        read_header(path)
+        FileWeights(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
@@ -357,7 +358,8 @@ def test_data_is_aligned_to_8_bytes(tmp_path: Path) -> None:
     for name in ("w", "ww", "www", "é"):
         with FileStore().create(str(tmp_path / name), NO_KEYS) as writer:
             writer.add_tensors("m.safetensors", {name: ("U8", (1,), b"x")})
-        ((_, offset),) = read_header(tmp_path / name / "m.safetensors").values()
+        raw = (tmp_path / name / "m.safetensors").read_bytes()
+        ((_, offset),) = read_header(lambda begin, end, raw=raw: raw[begin:end], len(raw), "m").values()
         assert offset % 8 == 0
 
 

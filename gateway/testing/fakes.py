@@ -26,10 +26,12 @@ from gateway.events import Event
 from gateway.keys import EnvKey, FileKey, Keys
 from gateway.parts import Delta, Part, Restart, Text, ToolCall
 from gateway.request import Request, Response
+from gateway.safetensors import TensorInfo
 from gateway.service import ModelService, Resources
 from gateway.tasks import Chat, ChatResponse, Embed, EmbedResponse, Finish, Generate, GenerateResponse
 from gateway.testing.schemas import instance
-from gateway.weights import FileStore, TensorInfo, Weights, WeightsWriter
+from gateway.weight_files import FileStore
+from gateway.weights import Weights, WeightsWriter
 
 FEATURES = frozenset({"tools", "json_schema", "stop", "seed", "dimensions", "prefill"})
 DIMENSIONS = 16

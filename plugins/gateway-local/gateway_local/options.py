@@ -22,6 +22,8 @@ class ModelOptions:
     name: str
     weights: str
     """A directory, or any uri that an installed weight store reads, such as ``hf:org/name``."""
+    key: str | list[str] = field(default_factory=list)
+    """Where the weights are sealed: reference of the key that opens them, such as ``env:NAME``, or several to try in turn."""
     device: Device = "auto"
     """"auto" is the GPU where there is one; otherwise a torch device such as "cpu" or "cuda:1"."""
     dtype: Dtype = "auto"

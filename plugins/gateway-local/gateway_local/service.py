@@ -129,7 +129,7 @@ class LocalModel(ModelService):
             yield copy
 
     def _read_facts(self, resources: Resources) -> Facts:
-        weights = resources.weights(self._options.weights)
+        weights = resources.weights(self._options.weights, key=self._options.key)
         try:
             facts = known.read_facts(resources, self._options.weights, weights)
         finally:
@@ -151,7 +151,7 @@ class LocalModel(ModelService):
         self._import("check", resources, facts, call)
         from gateway_local.load import check
 
-        weights = resources.weights(self._options.weights)
+        weights = resources.weights(self._options.weights, key=self._options.key)
         try:
             check(weights, facts)
             size = f"{known.rounded(facts.params, known.COUNTS)} parameters, {known.rounded(weights.bytes, known.BYTES)}"
@@ -171,7 +171,7 @@ class LocalModel(ModelService):
         device = self._device = pick_device(self._options.device)
         dtype = self._dtype(facts, gpu=not device.startswith("cpu"))
         label = f"load {self.name}" + (f", {number} of {self._options.replicas}" if self._options.replicas > 1 else "")
-        weights = resources.weights(self._options.weights)
+        weights = resources.weights(self._options.weights, key=self._options.key)
         try:
             loaded = load(
                 weights,
