@@ -37,6 +37,7 @@ rewrite the request -> the service answers -> transforms restore the reply -> se
 its first delta, the rest are judged again, with what has been learnt.
 """
 
+from gateway.bars import Bars
 from gateway.card import LOCAL, ModelCard, Need, Place, Price, Quota, Usage
 from gateway.clock import Clock, Random, SystemClock
 from gateway.config import AttemptConfig, GatewayConfig, parse_config
@@ -76,7 +77,7 @@ from gateway.errors import (
 from gateway.events import Event, Observer
 from gateway.gateway import AsyncGateway, ModelStatus
 from gateway.hookspecs import API_VERSION, Command, hookimpl
-from gateway.keys import KeyProvider, Keys, Secret
+from gateway.keys import EnvKey, FileKey, KeyProvider, Keys, Secret
 from gateway.live import Live
 from gateway.media_tasks import (
     Box,
@@ -111,7 +112,7 @@ from gateway.parts import (
 from gateway.patience import Patience
 from gateway.request import Meta, Request, Response, Traits
 from gateway.routing import Ask, Policy, Shape
-from gateway.safetensors import TensorInfo
+from gateway.safetensors import TensorInfo, read_safetensors_header, safetensors_header
 from gateway.service import Footprint, ModelService, Options, Resources
 from gateway.state import Lease, Limit, Refusal, StateStore
 from gateway.stream import Stream
@@ -143,11 +144,11 @@ from gateway.weights import ShardedWeights, Weights, WeightStore, WeightsWriter
 # fmt: off
 __all__ = [
     "API_VERSION", "LOCAL", "AllModelsFailed", "Answer", "AnswerResponse", "Ask", "AsyncGateway", "Attempt",
-    "AttemptConfig", "AttemptTimeout", "Audio", "BadReply", "Box", "BudgetExceeded", "Candidate", "Chat",
+    "AttemptConfig", "AttemptTimeout", "Audio", "BadReply", "Bars", "Box", "BudgetExceeded", "Candidate", "Chat",
     "ChatResponse", "Chunk", "Citation", "Classify", "ClassifyImage", "ClassifyResponse", "Clock", "Closed",
     "Command", "ConfigError", "ContentFiltered", "ContextTooLong", "DeadlineExceeded", "Decision", "Delta", "Denied",
-    "DetectObjects", "DetectObjectsResponse", "Detected", "Embed", "EmbedResponse", "Event", "Extract",
-    "ExtractResponse", "File", "FileStore", "Findings", "Finish", "Footprint", "Found", "Gateway", "GatewayConfig",
+    "DetectObjects", "DetectObjectsResponse", "Detected", "Embed", "EmbedResponse", "EnvKey", "Event", "Extract",
+    "ExtractResponse", "File", "FileKey", "FileStore", "Findings", "Finish", "Footprint", "Found", "Gateway", "GatewayConfig",
     "GatewayError", "Generate", "GenerateImage", "GenerateImageResponse", "GenerateResponse", "Image", "InvalidRequest",
     "KeyNotMine", "KeyProvider", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta",
     "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer",
@@ -159,4 +160,5 @@ __all__ = [
     "Transform", "TransformFailed", "Translate", "TranslateResponse", "UnknownModel", "Unreachable", "Unsupported",
     "UnsupportedOption", "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError",
     "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
+    "read_safetensors_header", "safetensors_header",
 ]

@@ -73,7 +73,7 @@ class Commands(TyperGroup):
         command = plugin_commands(plugins).get(cmd_name)
         if command is not None:
             single = _app()
-            single.command(name=command.name, help=command.help or None)(command.run)
+            single.command(name=command.name, help=command.help or None)(command.function())
             return typer.main.get_command(single)
         broken = [str(info.error) for info in plugins.infos if info.error is not None]
         names = ", ".join([*BUILT_IN, *sorted(plugin_commands(plugins))])

@@ -19,7 +19,8 @@ from gateway.decision import Decision
 from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.gateway import AsyncGateway
 from gateway.hookspecs import Command
-from gateway.plugins import Plugins, load, load_plugins
+from gateway.keys import Keys
+from gateway.plugins import Plugins, keys_of, load, load_plugins
 from gateway.policies import builtin_policies
 from gateway.replay import replay
 from gateway.sync import Gateway
@@ -50,6 +51,11 @@ class Setup:
     @cached_property
     def config(self) -> GatewayConfig:
         return load_config(self.path)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The key providers of the gateway and its plugins. A broken plugin is an error here."""
+        return keys_of(load(self.path)[1])
 
     def listed(self) -> Plugins:
         """What the plugins provide, without those that are broken: for listing, not for serving."""

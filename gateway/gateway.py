@@ -21,10 +21,9 @@ from gateway.decision import Decision
 from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, told
 from gateway.events import Event, Observer
 from gateway.hop import House
-from gateway.keys import EnvKey, FileKey, Keys
 from gateway.live import State
 from gateway.otel import JsonLines
-from gateway.plugins import Plugins, chosen_state, chosen_transforms, load
+from gateway.plugins import Plugins, chosen_state, chosen_transforms, keys_of, load
 from gateway.policies import builtin_policies
 from gateway.registry import Registry
 from gateway.remember import recall, snapshot, write
@@ -93,7 +92,6 @@ class AsyncGateway:
             policies=[*plugins.policies, *(("the app", policy) for policy in policies)],
             transforms=[*plugins.transforms, *(("the app", transform) for transform in transforms)],
             stores=[("gateway", FileStore()), *plugins.stores],
-            keys=[("gateway", EnvKey()), ("gateway", FileKey()), *plugins.keys],
             observers=[*plugins.observers, *(("the app", observer) for observer in observers)],
         )
         clock = clock or SystemClock()
@@ -102,7 +100,7 @@ class AsyncGateway:
         if config.events is not None:
             self._observers.append(JsonLines(config.events))
         chosen, notes = chosen_transforms(app.named("transforms"), config)
-        stores, keys = app.named("stores"), Keys(app.named("keys"))
+        stores, keys = app.named("stores"), keys_of(plugins)
         lent = partial(
             Resources,
             stores=stores,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -35,11 +36,24 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A subcommand of the `gateway` program: `run` is a function whose typed parameters become its options (typer)."""
+    """A subcommand of the `gateway` program: `run` is a function whose typed parameters become its options (typer).
+
+    It may be named as ``module:function`` instead, to be imported when the command is used. A parameter ``ctx: typer.Context``
+    has ``ctx.obj``, by which a command gets the gateway's ``config``, the ``keys`` of all its plugins, and ``open(bars)``, a
+    context manager of the Gateway itself.
+    """
 
     name: str
-    run: Callable[..., None]
+    run: Callable[..., None] | str
     help: str = ""
+
+    def function(self) -> Callable[..., None]:
+        """The function, imported."""
+        if not isinstance(self.run, str):
+            return self.run
+        module, _, name = self.run.partition(":")
+        function: Callable[..., None] = getattr(import_module(module), name)
+        return function
 
 
 @hookspec

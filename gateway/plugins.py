@@ -19,7 +19,7 @@ from gateway.config import GatewayConfig, load_config, located
 from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.events import Observer
 from gateway.hookspecs import API_VERSION, Command
-from gateway.keys import KeyProvider
+from gateway.keys import EnvKey, FileKey, KeyProvider, Keys
 from gateway.registry import whose
 from gateway.routing import Policy
 from gateway.service import ModelService
@@ -237,3 +237,9 @@ def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, 
             if not isinstance(thing, kind):
                 raise info.fail(f"gave a {type(thing).__name__} from {hook}, not a {kind.__name__}")
             getattr(plugins, what).append((info.name, thing))
+
+
+def keys_of(plugins: Plugins) -> Keys:
+    """The gateway's own key providers and those of the plugins."""
+    own = Plugins(keys=[("gateway", EnvKey()), ("gateway", FileKey()), *plugins.keys])
+    return Keys(own.named("keys"))

@@ -38,7 +38,9 @@ class TensorInfo:
     bytes: int
 
 
-def read_header(read: Callable[[int, int], bytes | memoryview], size: int, name: str) -> dict[str, tuple[TensorInfo, int]]:
+def read_safetensors_header(
+    read: Callable[[int, int], bytes | memoryview], size: int, name: str
+) -> dict[str, tuple[TensorInfo, int]]:
     """The tensors of the safetensors file `name` of `size` bytes: facts and absolute offset, by name.
 
     `read` gives its bytes from one offset to another. WeightsError for any breach of the format.
@@ -90,7 +92,7 @@ def _entry(entry: Any, where: str) -> tuple[TensorInfo, int, int]:
     return TensorInfo(dtype, shape, end - begin), begin, end
 
 
-def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> bytes:
+def safetensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> bytes:
     """What stands before the tensors' bytes in a safetensors file. WeightsError when dtype, shape and bytes disagree."""
     header: dict[str, Any] = {}
     at = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.errors import WeightsError
 from gateway.keys import Keys
-from gateway.safetensors import header_of
+from gateway.safetensors import safetensors_header
 from gateway.weights import ShardedWeights, Weights, WeightsWriter
 
 
@@ -82,7 +82,7 @@ class FileWriter(WeightsWriter):
         self._write(name, [data])
 
     def add_tensors(self, name: str, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> None:
-        self._write(name, [header_of(tensors), *(data for _, _, data in tensors.values())])
+        self._write(name, [safetensors_header(tensors), *(data for _, _, data in tensors.values())])
 
     def commit(self) -> None:
         try:

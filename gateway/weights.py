@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from gateway.errors import WeightsError
 from gateway.keys import Keys
-from gateway.safetensors import TensorInfo, read_header, shards_of
+from gateway.safetensors import TensorInfo, read_safetensors_header, shards_of
 
 SMALL_FILE_CAP_BYTES = 64 << 20
 LARGE = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".gguf")
@@ -81,16 +81,17 @@ class ShardedWeights(Weights):
     """
 
     def __init__(self, where: str, sizes: Mapping[str, int], shards: list[str] | None = None) -> None:
-        self._where, self._sizes = where, dict(sizes)
+        self.where, self.sizes = where, dict(sizes)
+        self.places: dict[str, tuple[str, int]] = {}
+        """Of each tensor: the file that it lies in, and where its bytes begin there."""
         self.files = tuple(sorted(name for name, size in sizes.items() if _is_small(name, size)))
-        self._places: dict[str, tuple[str, int]] = {}
         tensors: dict[str, TensorInfo] = {}
         for shard in shards_of(sizes, self.file, where) if shards is None else shards:
             for name, (info, offset) in self._header(shard).items():
                 if name in tensors:
                     raise WeightsError(f"tensor {name!r} is in two shards of {where}")
                 tensors[name] = info
-                self._places[name] = (shard, offset)
+                self.places[name] = (shard, offset)
         self.tensors = MappingProxyType(tensors)
 
     @abstractmethod
@@ -98,27 +99,28 @@ class ShardedWeights(Weights):
         """The bytes of one of the files from `begin` to `end`, writable without touching what is stored."""
 
     def read(self, name: str) -> memoryview:
-        return self.part(name, 0, self._known(name).bytes)
+        return self.part(name, 0, self.info(name).bytes)
 
     def part(self, name: str, begin: int, end: int) -> memoryview:
-        begin, end, _ = slice(begin, end).indices(self._known(name).bytes)
+        begin, end, _ = slice(begin, end).indices(self.info(name).bytes)
         if begin >= end:
             return memoryview(bytearray())
-        shard, offset = self._places[name]
+        shard, offset = self.places[name]
         return self.span(shard, offset + begin, offset + end)
 
     def file(self, name: str) -> bytes:
         if name not in self.files:
-            raise WeightsError(f"there is no file {name!r} in {self._where}")
-        return bytes(self.span(name, 0, self._sizes[name]))
+            raise WeightsError(f"there is no file {name!r} in {self.where}")
+        return bytes(self.span(name, 0, self.sizes[name]))
 
-    def _known(self, name: str) -> TensorInfo:
+    def info(self, name: str) -> TensorInfo:
+        """A tensor's facts. WeightsError when there is no such tensor."""
         if name not in self.tensors:
             raise WeightsError(f"there is no tensor {name!r}")
         return self.tensors[name]
 
     def _header(self, shard: str) -> dict[str, tuple[TensorInfo, int]]:
-        return read_header(lambda begin, end: self.span(shard, begin, end), self._sizes[shard], shard)
+        return read_safetensors_header(lambda begin, end: self.span(shard, begin, end), self.sizes[shard], shard)
 
 
 class WeightsWriter(ABC):

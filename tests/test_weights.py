@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import FileStore, Keys, TensorInfo, WeightsError
-from gateway.safetensors import DTYPE_BITS, HEADER_CAP_BYTES, parse_header, read_header
+from gateway.safetensors import DTYPE_BITS, HEADER_CAP_BYTES, parse_header, read_safetensors_header
 from gateway.testing.contract import WeightStoreContract
 from gateway.weight_files import FileWeights
 
@@ -359,7 +359,7 @@ def test_data_is_aligned_to_8_bytes(tmp_path: Path) -> None:
         with FileStore().create(str(tmp_path / name), NO_KEYS) as writer:
             writer.add_tensors("m.safetensors", {name: ("U8", (1,), b"x")})
         raw = (tmp_path / name / "m.safetensors").read_bytes()
-        ((_, offset),) = read_header(lambda begin, end, raw=raw: raw[begin:end], len(raw), "m").values()
+        ((_, offset),) = read_safetensors_header(lambda begin, end, raw=raw: raw[begin:end], len(raw), "m").values()
         assert offset % 8 == 0
 
 

@@ -1,8 +1,44 @@
-"""gateway-seal: model weights encrypted at rest, verified as they load.
+"""gateway-seal: model weights encrypted at rest, verified as they load. FORMAT.md says what lies on the disk.
 
-errors      SealError
+errors, options             SealError; what [plugin.seal] may say
+floe                        the cipher: segments that can be read in any order
+manifest, wraps             which files there are, and the keys that follow from the data key; who can unwrap that
+crew, blob                  threads that go through segments; a piece's ciphertext, and its text in memory
+reading, writing            a model whose manifest was verified, and its tensors; a model being written
+sealing                     seal, unseal, verify, inspect; changing keys
+providers, hooks, store     who wraps keys; what the gateway finds
 """
 
 from gateway_seal.errors import SealError
+from gateway_seal.options import Pins
+from gateway_seal.reading import SealedWeights
+from gateway_seal.sealing import (
+    Inspection,
+    Report,
+    add_key,
+    inspect,
+    open_sealed,
+    remove_key,
+    rotate,
+    seal,
+    unseal,
+    verify,
+)
+from gateway_seal.store import SealedStore
 
-__all__ = ["SealError"]
+__all__ = [
+    "Inspection",
+    "Pins",
+    "Report",
+    "SealError",
+    "SealedStore",
+    "SealedWeights",
+    "add_key",
+    "inspect",
+    "open_sealed",
+    "remove_key",
+    "rotate",
+    "seal",
+    "unseal",
+    "verify",
+]

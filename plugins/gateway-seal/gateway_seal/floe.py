@@ -2,7 +2,8 @@
 
 A ciphertext is a header and at least one segment. Names and clauses are those of the specification. Segments may be written and
 read in any order and by several threads; which of them is the last one is the caller's to know, from a length that is
-authenticated: the specification asks that of whoever reads at random.
+authenticated: the specification asks that of whoever reads at random. cryptography is imported when the first key is used, and
+not when a gateway looks for its plugins.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 Buffer = bytes | bytearray | memoryview
 Random = Callable[[int], bytes]
@@ -35,6 +35,9 @@ class Forged(Exception):
 
 def expand(key: Buffer, info: bytes, length: int) -> bytes:
     """HKDF-Expand-SHA-384 (RFC 5869, 2.3)."""
+    from cryptography.hazmat.primitives.hashes import SHA384
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
     return HKDFExpand(SHA384(), length, info).derive(bytes(key))
 
 
@@ -106,6 +109,8 @@ class Floe:
 
     def decrypt_into(self, at: int, segment: memoryview, text: memoryview, *, last: bool) -> None:
         """decryptSegment number `at` into `text`, which is zeroed when the segment turns out Forged."""
+        from cryptography.exceptions import InvalidTag
+
         begins = len(segment).to_bytes(4) if last else INTERNAL
         if len(segment) != len(text) + OVERHEAD_BYTES or segment[:4] != begins:
             raise Forged
@@ -122,6 +127,8 @@ class Floe:
 
     def _cipher(self, at: int) -> AESGCM:
         """DERIVE_KEY, kept. Two threads may derive the same key: one of them is kept."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         era = at >> self.params.rotation << self.params.rotation
         if era not in self._ciphers:
             self._ciphers[era] = AESGCM(self._kdf(self._message_key, b"DEK:" + era.to_bytes(8), 32))
@@ -132,7 +139,9 @@ class Floe:
         return at.to_bytes(8) + (b"\1" if last else b"\0")
 
 
-def seal_bytes(key: Buffer, aad: bytes, text: Buffer, params: Params = GCM256_IV256_1M, *, random: Random = os.urandom) -> bytes:
+def seal_bytes(
+    key: Buffer, aad: bytes, text: Buffer, params: Params = GCM256_IV256_1M, *, random: Random = os.urandom
+) -> bytes:
     """A whole ciphertext, header first, of what is small."""
     floe = Floe.new(key, aad, params, random=random)
     out = bytearray(params.header_bytes + params.sealed_bytes(len(text)))

@@ -1,0 +1,70 @@
+"""SealedStore, ``sealed:DIR``: models that `gateway seal` or `Resources.create` have written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gateway import FileStore, Keys, Weights, WeightsWriter
+from gateway_seal.errors import SealError
+from gateway_seal.options import SealedPath, SealOptions, refs
+
+
+class SealedStore:
+    """Opens a sealed directory, or ``sealed:DIR/FOLDER`` within one, with the keys that the caller configured.
+
+    Those are the model's own, or else the section's; what the directory says of keys decides nothing. Plain weights in the
+    place of sealed ones are refused.
+    """
+
+    scheme = "sealed"
+
+    def __init__(self, options: SealOptions | None = None) -> None:
+        self._options = options or SealOptions()
+
+    def open(self, uri: str, keys: Keys) -> Weights:
+        """SealError says why a model does not open. Blocks."""
+        from gateway_seal.manifest import NAME
+        from gateway_seal.reading import SealedModel, SealedWeights
+
+        path = _path(uri)
+        root, folder = _root(path, NAME)
+        if not root.exists():
+            raise SealError(f"there is no sealed model at {str(path)!r}")
+        if not (root / NAME).exists():
+            if self._options.require_sealed:
+                why = "`gateway seal` seals it; plugin.seal.require_sealed = false takes it as it is"
+                raise SealError(f"{str(path)!r} is not sealed: {why}")
+            return FileStore().open(f"file:{path}", keys)
+        known = self._known(root)
+        return SealedWeights(SealedModel.open(root, self._given(known, keys), known), folder)
+
+    def create(self, uri: str, keys: Keys) -> WeightsWriter:
+        """A new model, sealed with each of the caller's keys. Blocks."""
+        from gateway_seal.writing import SealedWriter
+
+        path = _path(uri)
+        return SealedWriter(path, self._given(self._known(path), keys))
+
+    def _known(self, path: Path) -> SealedPath | None:
+        """The row of a path, by whatever links it is reached."""
+        there = path.resolve()
+        return next((row for row in self._options.models if row.path.expanduser().resolve() == there), None)
+
+    def _given(self, known: SealedPath | None, keys: Keys) -> Keys:
+        own = refs(known.key) if known is not None else ()
+        return keys if keys.refs else keys.given(own or refs(self._options.keys))
+
+
+def _path(uri: str) -> Path:
+    return Path(os.path.expanduser(uri.removeprefix("sealed:")))
+
+
+def _root(path: Path, manifest: str) -> tuple[Path, str]:
+    """The sealed directory that a path is, or is within, and the folder within it."""
+    for above in (path, *path.parents):
+        if (above / manifest).exists():
+            return above, "" if above == path else f"{path.relative_to(above).as_posix()}/"
+        if above.exists():
+            break
+    return path, ""

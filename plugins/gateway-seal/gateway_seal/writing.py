@@ -1,0 +1,246 @@
+"""SealedWriter: a sealed model being written. Only ciphertext touches the disk, and the manifest comes last, in one step.
+
+A directory is locked while it is written to. Blobs have fresh names that no manifest speaks of yet, so a crash at any moment
+leaves the model that was there before, whole, and blobs that belong to nothing: the next writer removes them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gateway import Keys, WeightsWriter, safetensors_header
+from gateway_seal.crew import Crew, Scratch
+from gateway_seal.errors import SealError
+from gateway_seal.floe import GCM256_IV256_1M, Floe
+from gateway_seal.manifest import KEY_BYTES, NAME, Entry, Piece, Table, check_path, new_blob, new_header
+from gateway_seal.reading import Progress, SealedModel, no_progress, read_header
+from gateway_seal.wraps import encode_wraps, wrap_for
+
+TEXT = GCM256_IV256_1M.text_bytes
+SEGMENT = GCM256_IV256_1M.segment_bytes
+OURS = re.compile(r"[0-9a-f]{32}\.(blob|keys)|\.[0-9a-f]{16}\.new|manifest\.gws\.sig")
+"""The names of what lies in a sealed directory, beside the manifest."""
+Fill = Callable[[int, memoryview], object]
+"""Puts the text that begins at an offset into a buffer; called from several threads."""
+
+
+class SealedWriter(WeightsWriter):
+    """Begins a new model at `path`, or, with `old`, the next generation of the one that is there."""
+
+    sealed = True
+
+    def __init__(
+        self,
+        path: Path,
+        keys: Keys,
+        *,
+        old: SealedModel | None = None,
+        threads: int | None = None,
+        progress: Progress = no_progress,
+        total: int = 0,
+    ) -> None:
+        self._path, self._progress, self._done, self._total = path, progress, 0, total
+        key = os.urandom(KEY_BYTES)
+        model_id = os.urandom(16) if old is None else old.header.model_id
+        self._header, self._key = new_header(key, model_id, 1 if old is None else old.header.generation + 1)
+        self._wraps = encode_wraps(wrap_for(keys, key, self._header))  # first: a key that cannot be had fails at once
+        self._entries: list[Entry] = []
+        self._written: list[Path] = []
+        self._made, self._lock = lock(path, new=old is None)
+        self._crew = Crew(threads)
+        self._counting = threading.Lock()
+        if old is not None and read_header(path)[0] != old.manifest:
+            self.abort()
+            raise SealError(f"the sealed model at {str(path)!r} was replaced by another process meanwhile")
+
+    def add_file(self, name: str, data: bytes | memoryview) -> None:
+        self.add(name, [(len(data), _gather([data]))])
+
+    def add_tensors(self, name: str, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> None:
+        header = safetensors_header(tensors)
+        views = [memoryview(data).cast("B") for _, _, data in tensors.values()]
+        self.add(name, [(len(header), _gather([header])), (sum(map(len, views)), _gather(views))])
+
+    def add(self, name: str, pieces: Sequence[tuple[int, Fill]]) -> None:
+        """Add a file of one piece, or of two: each has a size, and a function that tells its text."""
+        check_path(name)
+        if any(entry.path == name for entry in self._entries):
+            raise SealError(f"there is a file {name!r} already")
+        index = sum(len(entry.pieces) for entry in self._entries)
+        made = [self._piece(index + at, name, size, fill) for at, (size, fill) in enumerate(pieces)]
+        self._entries.append(Entry(path=name, pieces=tuple(made)))
+
+    def commit(self) -> None:
+        table = Table(tuple(self._entries))
+        try:
+            manifest = table.seal(self._header, self._key)
+            keys_file = self._path / self._header.keys_file
+            self._written.append(keys_file)
+            put_file(keys_file, self._wraps)
+            put_file(self._path / NAME, manifest)
+            sweep(self._path, {NAME, keys_file.name, *(piece.blob for _, _, piece in table.pieces())})
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, OSError):
+                raise told(error, self._path) from error
+            raise
+        self._end()
+
+    def abort(self) -> None:
+        if not self._in_place():
+            for file in self._written:
+                file.unlink(missing_ok=True)
+            if self._made:
+                with suppress(OSError):
+                    self._path.rmdir()
+        self._end()
+
+    def _in_place(self) -> bool:
+        """Whether the manifest on disk is this one, however far `commit` came: then what it names must stay."""
+        try:
+            with (self._path / NAME).open("rb") as file:
+                return file.read(len(self._header.encoded)) == self._header.encoded
+        except OSError:
+            return False
+
+    def _end(self) -> None:
+        self._crew.close()
+        self._key.forget()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _piece(self, index: int, name: str, size: int, fill: Fill) -> Piece:
+        floe = self._key.new(index, size, name)
+        blob = new_blob()
+        try:
+            self._write_blob(self._path / blob, floe, size, fill)
+        except OSError as error:
+            raise told(error, self._path) from error
+        return Piece(blob=blob, size=size, header=floe.header)
+
+    def _write_blob(self, file: Path, floe: Floe, size: int, fill: Fill) -> None:
+        count = GCM256_IV256_1M.segments(size)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._written.append(file)
+        try:
+            os.posix_fallocate(handle, 0, GCM256_IV256_1M.sealed_bytes(size))  # a full disk is found out now
+
+            def one(at: int, scratch: Scratch) -> None:
+                text = scratch.text[: min(TEXT, size - at * TEXT)]
+                fill(at * TEXT, text)
+                length = floe.encrypt_into(at, text, scratch.sealed, last=at == count - 1)
+                _write(handle, scratch.sealed[:length], at * SEGMENT)
+                with self._counting:
+                    self._done += len(text)
+                    done = self._done
+                self._progress(min(done, self._total), self._total)
+
+            self._crew.each(range(count), one)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock(path: Path, *, new: bool) -> tuple[bool, int]:
+    """Lock a directory for writing, made if need be: whether it was made, and the lock. SealError when it holds anything else
+    than a sealed model, when another process writes there, or when a `new` model would take an old one's place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = not path.exists()
+        path.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise told(error, path) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SealError(f"{str(path)!r} is being written to by another process") from None
+        there = os.listdir(handle)
+        if new and NAME in there:
+            raise SealError(f"there is a sealed model at {str(path)!r} already")
+        if odd := [name for name in there if name != NAME and not OURS.fullmatch(name)]:
+            raise SealError(f"{str(path)!r} holds {odd[0]!r}, which is no part of a sealed model: choose another directory")
+    except BaseException:
+        os.close(handle)
+        raise
+    return made, handle
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The directory of a model whose keys are being changed."""
+    _, handle = lock(path, new=False)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def put_file(file: Path, data: bytes) -> None:
+    """Put a file where it is to be in one step, and make that last."""
+    temporary = file.parent / f".{os.urandom(8).hex()}.new"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.rename(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(file.parent)
+
+
+def sweep(path: Path, kept: set[str]) -> None:
+    """Remove what belongs to no manifest: older generations, and what crashes left. The directory is locked."""
+    for name in os.listdir(path):
+        if name not in kept and OURS.fullmatch(name):
+            with suppress(OSError):
+                (path / name).unlink()
+
+
+def sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _gather(views: Sequence[bytes | memoryview]) -> Fill:
+    """The text of buffers that follow one another."""
+    parts = [memoryview(view).cast("B") for view in views]
+    ends: list[int] = []
+    for part in parts:
+        ends.append((ends[-1] if ends else 0) + len(part))
+
+    def fill(offset: int, text: memoryview) -> None:
+        done, which = 0, bisect_right(ends, offset)
+        while done < len(text):
+            begin = offset + done - (ends[which] - len(parts[which]))
+            some = parts[which][begin : begin + len(text) - done]
+            text[done : done + len(some)] = some
+            done, which = done + len(some), which + 1
+
+    return fill
+
+
+def _write(handle: int, data: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(handle, data[done:], offset + done)
+
+
+def told(error: OSError | SealError, path: Path) -> SealError:
+    if isinstance(error, SealError):
+        return error
+    return SealError(f"{str(path)!r} cannot be written: {error.strerror or type(error).__name__}")
