@@ -40,6 +40,11 @@ class SealOptions:
     models: list[SealedPath] = field(default_factory=list)
     """What is known of the models at some paths."""
 
+    def known(self, path: Path) -> SealedPath | None:
+        """The row of a path, by whatever links it is reached."""
+        there = path.resolve()
+        return next((row for row in self.models if row.path.expanduser().resolve() == there), None)
+
 
 def refs(given: str | list[str]) -> tuple[str, ...]:
     """One reference, or several."""

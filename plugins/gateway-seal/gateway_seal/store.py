@@ -36,7 +36,7 @@ class SealedStore:
                 why = "`gateway seal` seals it; plugin.seal.require_sealed = false takes it as it is"
                 raise SealError(f"{str(path)!r} is not sealed: {why}")
             return FileStore().open(f"file:{path}", keys)
-        known = self._known(root)
+        known = self._options.known(root)
         return SealedWeights(SealedModel.open(root, self._given(known, keys), known), folder)
 
     def create(self, uri: str, keys: Keys) -> WeightsWriter:
@@ -44,12 +44,7 @@ class SealedStore:
         from gateway_seal.writing import SealedWriter
 
         path = _path(uri)
-        return SealedWriter(path, self._given(self._known(path), keys))
-
-    def _known(self, path: Path) -> SealedPath | None:
-        """The row of a path, by whatever links it is reached."""
-        there = path.resolve()
-        return next((row for row in self._options.models if row.path.expanduser().resolve() == there), None)
+        return SealedWriter(path, self._given(self._options.known(path), keys))
 
     def _given(self, known: SealedPath | None, keys: Keys) -> Keys:
         own = refs(known.key) if known is not None else ()
