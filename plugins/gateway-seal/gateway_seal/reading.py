@@ -85,18 +85,23 @@ class SealedWeights(ShardedWeights):
         self._model = model
         self._crew = Crew(threads)
         self._lock = threading.Lock()
-        self._entries: dict[str, list[tuple[int, Entry, Piece]]] = {}
+        self._rows: dict[str, list[tuple[int, Entry, Piece]]] = {}
         for index, entry, piece in model.table.pieces():
             name = entry.path.removeprefix(folder)
             if entry.path.startswith(folder) and name.count("/") <= 1:
-                self._entries.setdefault(name, []).append((index, entry, piece))
-        self._arenas: dict[int, tuple[Blob, Arena]] = {}
+                self._rows.setdefault(name, []).append((index, entry, piece))
+        self._closed = False
+        self._blobs: dict[int, Blob] = {}
+        self._arenas: dict[int, Arena] = {}
         try:
-            sizes = {name: sum(piece.size for _, _, piece in pieces) for name, pieces in self._entries.items()}
+            sizes = {name: sum(row[2].size for row in rows) for name, rows in self._rows.items()}
             super().__init__(f"sealed model {str(model.path)!r}", sizes)
-            for shard in {shard for shard, _ in self.places.values()}:
-                for row in self._entries[shard]:
-                    self._arena(*row)  # open from now on: what is replaced on disk meanwhile does not mix with this
+            for *headers, text in self._rows.values():
+                for index, _, _ in headers:  # which have been read
+                    self._arenas.pop(index, None)
+                    if index in self._blobs:
+                        self._blobs.pop(index).close()
+                self._blob(*text)  # open from now on: what is replaced on the disk meanwhile does not mix with this
         except BaseException as error:
             self.close()
             if isinstance(error, WeightsError) and not isinstance(error, SealError):
@@ -106,7 +111,7 @@ class SealedWeights(ShardedWeights):
     def span(self, file: str, begin: int, end: int) -> memoryview:
         found: list[memoryview] = []
         at = 0
-        for index, entry, piece in self._entries[file]:
+        for index, entry, piece in self._rows[file]:
             low, high = max(begin, at), min(end, at + piece.size)
             if low < high:
                 found.append(self._arena(index, entry, piece).view(low - at, high - at))
@@ -120,12 +125,9 @@ class SealedWeights(ShardedWeights):
             raise SealError(f"there is no file {name!r} in {self.where}")
         out = bytearray(self.sizes[name])
         text, at = memoryview(out), 0
-        for row in self._entries[name]:
-            blob = self._model.blob(*row)
-            try:
-                stream(blob, self._crew, partial(_put, text[at : at + blob.size]))
-            finally:
-                blob.close()
+        for row in self._rows[name]:
+            blob = self._blob(*row)
+            stream(blob, self._crew, partial(_put, text[at : at + blob.size]))
             at += blob.size
         return bytes(out)
 
@@ -147,18 +149,29 @@ class SealedWeights(ShardedWeights):
 
     def close(self) -> None:
         with self._lock:
-            arenas, self._arenas = self._arenas, {}
-        for blob, _ in arenas.values():
+            blobs, self._blobs, self._closed = self._blobs, {}, True
+            self._arenas.clear()
+        for blob in blobs.values():
             blob.close()
         self._crew.close()
         self._model.key.forget()
 
+    def _blob(self, index: int, entry: Entry, piece: Piece) -> Blob:
+        with self._lock:
+            return self._opened(index, entry, piece)
+
     def _arena(self, index: int, entry: Entry, piece: Piece) -> Arena:
         with self._lock:
             if index not in self._arenas:
-                blob = self._model.blob(index, entry, piece)
-                self._arenas[index] = blob, Arena(blob, self._crew)
-            return self._arenas[index][1]
+                self._arenas[index] = Arena(self._opened(index, entry, piece), self._crew)
+            return self._arenas[index]
+
+    def _opened(self, index: int, entry: Entry, piece: Piece) -> Blob:
+        if self._closed:
+            raise SealError(f"{self.where} has been closed")
+        if index not in self._blobs:
+            self._blobs[index] = self._model.blob(index, entry, piece)
+        return self._blobs[index]
 
 
 def _put(place: memoryview, offset: int, part: memoryview) -> None:
