@@ -64,7 +64,13 @@ class Weights(ABC):
         return value
 
     def close(self) -> None:  # noqa: B027 - nothing to do is a right answer
-        """Let go of files; views already given stay valid."""
+        """Let go of files; views already given stay valid. As a context manager it is closed at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     # Last, because its name hides the built-in type from the annotations below it.
     @property

@@ -69,11 +69,7 @@ def inspect(ctx: typer.Context, path: Dir, key: Opens = None, as_json: AsJson = 
     keys, known, _ = _opening(ctx, path, key, needed=False)
     found = sealing.inspect(path, key=known, keys=keys)
     if as_json:
-        shown = asdict(found) | {
-            "tensors": None if found.tensors is None else {name: asdict(info) for name, info in found.tensors.items()},
-            "files": None if found.files is None else dict(found.files),
-        }
-        print(json.dumps(shown, indent=2))
+        print(json.dumps(asdict(found), indent=2))
         return
     verified = "" if found.files is not None else " (not verified: no key was given)"
     rows = [

@@ -163,7 +163,7 @@ def inspect(path: Path, *, key: Refs = (), keys: Keys | None = None) -> Inspecti
         known = {NAME, header.keys_file, f"{NAME}.sig", *(piece.blob for _, _, piece in model.table.pieces())}
         orphans = tuple(sorted(name for name in sizes if name not in known and OURS.fullmatch(name)))
         weights = SealedWeights(model)
-        tensors = weights.tensors
+        tensors = dict(weights.tensors)
         weights.close()
     return Inspection(
         model_id=header.model_id.hex(),
@@ -192,7 +192,11 @@ def rotate(path: Path, *, key: Refs, new: str, keys: Keys | None = None, label: 
 
 def add_key(path: Path, *, key: Refs, new: str, keys: Keys | None = None, label: str = "") -> None:
     """Let the key `new` open the model, too."""
-    _change(path, key, keys, new, label, lambda wraps, at, made: [*wraps, made])
+
+    def changed(wraps: list[Wrap], at: int, made: Wrap) -> list[Wrap]:
+        return [*wraps, made]
+
+    _change(path, key, keys, new, label, changed)
 
 
 def remove_key(path: Path, *, key: Refs, remove: str | None = None, label: str | None = None, keys: Keys | None = None) -> None:
@@ -227,9 +231,19 @@ def _change(
     with locked(path), _settled(path):
         model = SealedModel.open(path, _given(keys, key))
         file = path / model.header.keys_file
+        if _opens(file, model.header, _given(keys, new)):
+            raise SealError(f"the key {new!r} opens it already")
         [made] = wrap_for(_given(keys, new), model.key.reveal(), model.header, [label])
         put_file(file, encode_wraps(changed(read_wraps(file), model.wrap, made)))
         model.key.forget()
+
+
+def _opens(file: Path, header: Header, keys: Keys) -> bool:
+    try:
+        unlock(file, header, keys)
+    except SealError:
+        return False
+    return True
 
 
 @contextmanager

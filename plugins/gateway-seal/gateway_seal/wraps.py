@@ -106,4 +106,4 @@ def unlock(file: Path, header: Header, keys: Keys) -> tuple[DataKey, int]:
             tried.append(str(error))
     if len(missing) == len(keys.refs):
         raise missing[0]
-    raise SealError(f"no key opens the sealed model ({len(wraps)} keys would): {'; '.join(tried)}")
+    raise SealError(f"no key opens the sealed model (it has {len(wraps)}): {'; '.join(tried)}")
