@@ -231,6 +231,14 @@ def made_over(payload: Any, private: Path, good: bytes) -> bytes:
     return json.dumps(bundle).encode()
 
 
+def test_the_right_digest_under_another_hash_s_name_is_refused(pair: tuple[Path, Path], signed: bytes) -> None:
+    statement = json.loads(payload_of(signed))
+    check_signature(MANIFEST, made_over(statement, pair[0], signed), pair[1])
+    statement["predicate"]["resources"][0]["algorithm"] = "blake3"
+    with pytest.raises(SealError, match="is of something else"):
+        check_signature(MANIFEST, made_over(statement, pair[0], signed), pair[1])
+
+
 @MANY
 @given(st.data())
 def test_a_well_signed_statement_of_any_shape_is_never_another_exception(
