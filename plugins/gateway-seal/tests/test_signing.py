@@ -146,27 +146,6 @@ def test_a_signature_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
 
 
-@pytest.mark.parametrize("missing", ["model_signing", "OpenSSL", "sigstore_models"])
-def test_without_the_package_model_signing_it_is_told_what_to_install(
-    tmp_path: Path, pair: tuple[Path, Path], missing: str
-) -> None:
-    program = f"""
-import sys
-sys.modules[{missing!r}] = None  # as if it were not installed
-from pathlib import Path
-from gateway import ConfigError
-from gateway_seal.signing import check_signature, sign
-for ask in (lambda: sign(Path("model"), Path("key")), lambda: check_signature(b"", b"", Path("key"))):
-    try:
-        ask()
-    except ConfigError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    told = f"a signature needs the package model-signing ({missing} is missing): pip install 'gateway-seal[signing]'"
-    assert done.stdout.splitlines() == [told] * 2
-
-
 def test_nothing_heavy_is_imported_before_a_signature_is_asked_for() -> None:
     program = (
         "import sys, gateway_seal.hooks, gateway_seal.signing; gateway_seal.hooks.gateway_commands({});"
