@@ -1,12 +1,13 @@
 """gateway-seal: model weights encrypted at rest, verified as they load. FORMAT.md says what lies on the disk.
 
-errors, options             SealError; what [plugin.seal] may say
+errors, options, files      SealError; what [plugin.seal] may say; small files, bounded and whole
 floe                        the cipher: segments that can be read in any order
 manifest, wraps             which files there are, and the keys that follow from the data key; who can unwrap that
 crew, blob                  threads that go through segments; a piece's ciphertext, and its text in memory
 reading, writing            a model whose manifest was verified, and its tensors; a model being written
-sealing                     seal, unseal, verify, inspect; changing keys
+sealing, signing            seal, unseal, verify, inspect, changing keys; who made a manifest
 providers, hooks, store     who wraps keys; what the gateway finds
+commands                    the subcommands of `gateway`
 """
 
 from gateway_seal.errors import SealError
@@ -24,6 +25,7 @@ from gateway_seal.sealing import (
     unseal,
     verify,
 )
+from gateway_seal.signing import check_signature, sign
 from gateway_seal.store import SealedStore
 
 __all__ = [
@@ -34,11 +36,13 @@ __all__ = [
     "SealedStore",
     "SealedWeights",
     "add_key",
+    "check_signature",
     "inspect",
     "open_sealed",
     "remove_key",
     "rotate",
     "seal",
+    "sign",
     "unseal",
     "verify",
 ]

@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from gateway import Bars, InvalidRequest, Keys, parse_config
+from gateway import Bars, InvalidRequest, Keys, Secret, parse_config
 from gateway_seal import sealing
 from gateway_seal.options import Pins, SealedPath, SealOptions, refs
+from gateway_seal.signing import sign
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sealed directory.")]
 Opens = Annotated[
@@ -119,6 +120,24 @@ def remove_key(
     keys, known, _ = _opening(ctx, path, key)
     sealing.remove_key(path, key=known, remove=remove, label=label, keys=keys)
     print("removed; what that key could read before it can still read from a copy: `gateway seal --replace` shuts it out")
+
+
+def seal_sign(
+    path: Dir,
+    private_key: Annotated[Path, typer.Option("--private-key", metavar="PEM", help="An elliptic key that only you can read.")],
+    signature: Annotated[
+        Path | None, typer.Option("--signature", metavar="FILE", help="Where to write it. Default: beside the manifest.")
+    ] = None,
+    password: Annotated[bool, typer.Option("--password", help="Ask for the password of the private key.")] = False,
+) -> None:
+    """Sign a sealed model's manifest, as OpenSSF model signing does."""
+    from getpass import getpass
+
+    try:
+        asked = Secret(getpass("password of the private key: ")) if password else None
+    except EOFError:
+        raise InvalidRequest("--password: no password was typed", field="--password") from None
+    print(sign(path, private_key, signature=signature, password=asked))
 
 
 def _opening(

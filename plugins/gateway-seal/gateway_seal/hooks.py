@@ -36,5 +36,6 @@ def gateway_commands(config: Mapping[str, Any]) -> Iterable[Command]:
         "rotate": "Let another key open a sealed model in the place of this one.",
         "add-key": "Let another key open a sealed model, too.",
         "remove-key": "Remove a key of a sealed model.",
+        "seal-sign": "Sign a sealed model's manifest.",
     }
     return [Command(name=name, run=f"gateway_seal.commands:{name.replace('-', '_')}", help=line) for name, line in told.items()]

@@ -13,9 +13,10 @@ from gateway import Keys, ShardedWeights, WeightsError
 from gateway_seal.blob import TEXT, Arena, Blob, stream
 from gateway_seal.crew import Crew
 from gateway_seal.errors import SealError
+from gateway_seal.files import read_capped
 from gateway_seal.manifest import MANIFEST_CAP_BYTES, NAME, DataKey, Entry, Header, Piece, Table
 from gateway_seal.options import Pins
-from gateway_seal.wraps import read_capped, unlock
+from gateway_seal.wraps import unlock
 
 STRIDE_BYTES = 256 * TEXT
 """After how much `load` tells how far it has come."""

@@ -16,12 +16,13 @@ from gateway import Keys, TensorInfo, WeightsError, read_safetensors_header
 from gateway_seal.blob import stream
 from gateway_seal.crew import Crew
 from gateway_seal.errors import SealError
+from gateway_seal.files import put_file, sync_directory, told
 from gateway_seal.manifest import NAME, Entry, Header, Piece
 from gateway_seal.options import Pins
 from gateway_seal.providers import default_keys
 from gateway_seal.reading import Progress, SealedModel, SealedWeights, no_progress, read_header
 from gateway_seal.wraps import Wrap, encode_wraps, read_wraps, unlock, wrap_for
-from gateway_seal.writing import OURS, Fill, SealedWriter, locked, put_file, sync_directory, told
+from gateway_seal.writing import OURS, Fill, SealedWriter, locked
 
 Refs = str | Sequence[str]
 

@@ -7,12 +7,12 @@ its context, and what comes out of it must fit the manifest's commitment. So who
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway import KeyNotMine, Keys, MissingSecret
 from gateway_seal.errors import SealError
+from gateway_seal.files import read_capped
 from gateway_seal.manifest import DataKey, Header, canonical, parse
 
 WRAPS_CAP = 16
@@ -26,18 +26,6 @@ class Wrap:
 
     label: str
     data: bytes = field(repr=False)
-
-
-def read_capped(file: Path, cap: int, what: str) -> bytes:
-    """A file's bytes, at most `cap`. SealError when it is missing or larger."""
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
-            data = opened.read(cap + 1)
-    except OSError as error:
-        raise SealError(f"{what} {str(file)!r} cannot be read: {error.strerror}") from error
-    if len(data) > cap:
-        raise SealError(f"{what} {str(file)!r} is larger than {cap} bytes")
-    return data
 
 
 def read_wraps(file: Path) -> list[Wrap]:

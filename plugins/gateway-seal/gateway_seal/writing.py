@@ -18,6 +18,7 @@ from pathlib import Path
 from gateway import Keys, WeightsWriter, safetensors_header
 from gateway_seal.crew import Crew, Scratch
 from gateway_seal.errors import SealError
+from gateway_seal.files import put_file, told
 from gateway_seal.floe import GCM256_IV256_1M, Floe
 from gateway_seal.manifest import KEY_BYTES, NAME, Entry, Piece, Table, check_path, new_blob, new_header
 from gateway_seal.reading import Progress, SealedModel, no_progress, read_header
@@ -185,35 +186,12 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def put_file(file: Path, data: bytes) -> None:
-    """Put a file where it is to be in one step, and make that last."""
-    temporary = file.parent / f".{os.urandom(8).hex()}.new"
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.rename(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(file.parent)
-
-
 def sweep(path: Path, kept: set[str]) -> None:
     """Remove what belongs to no manifest: older generations, and what crashes left. The directory is locked."""
     for name in os.listdir(path):
         if name not in kept and OURS.fullmatch(name):
             with suppress(OSError):
                 (path / name).unlink()
-
-
-def sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _gather(views: Sequence[bytes | memoryview]) -> Fill:
@@ -238,9 +216,3 @@ def _write(handle: int, data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(handle, data[done:], offset + done)
-
-
-def told(error: OSError | SealError, path: Path) -> SealError:
-    if isinstance(error, SealError):
-        return error
-    return SealError(f"{str(path)!r} cannot be written: {error.strerror or type(error).__name__}")
