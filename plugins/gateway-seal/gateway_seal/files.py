@@ -11,11 +11,16 @@ from gateway_seal.errors import SealError
 
 def read_capped(file: Path, cap: int, what: str) -> bytes:
     """A file's bytes, at most `cap`. SealError when it is missing, larger or no plain file."""
+    data = b""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place is not waited for
-        with open(handle, "rb") as opened:
+        try:
             plain = stat.S_ISREG(os.fstat(handle).st_mode)
-            data = opened.read(cap + 1) if plain else b""
+            if plain:
+                with open(handle, "rb", closefd=False) as opened:
+                    data = opened.read(cap + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise SealError(f"{what} {str(file)!r} cannot be read: {error.strerror}") from error
     if not plain:
