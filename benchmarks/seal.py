@@ -132,10 +132,10 @@ class Contenders:
             try:
                 library = import_module("gateway_seal")
                 lacks = [name for name in ("open_sealed", "seal") if not hasattr(library, name)]
+                if lacks:
+                    self.leave_out(OURS, f"gateway_seal lacks {' and '.join(lacks)}")
             except ImportError as error:
-                lacks = [str(error)]
-            if lacks:
-                self.leave_out(OURS, f"gateway_seal lacks {' and '.join(lacks)}")
+                self.leave_out(OURS, f"gateway_seal cannot be imported: {error}")
         for name in PEERS:
             if name in self.names and not Path(self._peers).exists():
                 self.leave_out(name, f"there is no {self._peers} (make bench makes it)")
