@@ -75,7 +75,7 @@ from gateway.errors import (
 from gateway.events import Event, Observer
 from gateway.gateway import AsyncGateway, ModelStatus
 from gateway.hookspecs import API_VERSION, Command, hookimpl
-from gateway.keys import KeyProvider, Keys, Secret
+from gateway.keys import KeyProvider, Keys, Secret, secret
 from gateway.live import Live
 from gateway.media_tasks import (
     Box,
@@ -155,5 +155,5 @@ __all__ = [
     "TensorInfo", "Text", "Tool", "ToolCall", "ToolResult", "Trace", "Traits", "Transcribe", "TranscribeResponse",
     "Transform", "TransformFailed", "Translate", "TranslateResponse", "UnknownModel", "Unreachable", "Unsupported",
     "UnsupportedOption", "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError",
-    "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
+    "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config", "secret",
 ]

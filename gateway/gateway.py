@@ -21,7 +21,7 @@ from gateway.decision import Decision
 from gateway.errors import Closed, ConfigError, GatewayError, InvalidRequest, told
 from gateway.events import Event, Observer
 from gateway.hop import House
-from gateway.keys import EnvKey, FileKey, Keys
+from gateway.keys import EnvKey, FileKey, KeyringKey, Keys
 from gateway.live import State
 from gateway.otel import JsonLines
 from gateway.plugins import Plugins, chosen_state, chosen_transforms, load
@@ -93,7 +93,7 @@ class AsyncGateway:
             policies=[*plugins.policies, *(("the app", policy) for policy in policies)],
             transforms=[*plugins.transforms, *(("the app", transform) for transform in transforms)],
             stores=[("gateway", FileStore()), *plugins.stores],
-            keys=[("gateway", EnvKey()), ("gateway", FileKey()), *plugins.keys],
+            keys=[*(("gateway", own) for own in (EnvKey(), FileKey(), KeyringKey())), *plugins.keys],
             observers=[*plugins.observers, *(("the app", observer) for observer in observers)],
         )
         clock = clock or SystemClock()
