@@ -77,7 +77,7 @@ from gateway.errors import (
 from gateway.events import Event, Observer
 from gateway.gateway import AsyncGateway, ModelStatus
 from gateway.hookspecs import API_VERSION, Command, hookimpl
-from gateway.keys import EnvKey, FileKey, KeyProvider, Keys, Secret
+from gateway.keys import EnvKey, FileKey, KeyProvider, KeyringKey, Keys, Secret, secret
 from gateway.live import Live
 from gateway.media_tasks import (
     Box,
@@ -150,7 +150,7 @@ __all__ = [
     "DetectObjects", "DetectObjectsResponse", "Detected", "Embed", "EmbedResponse", "EnvKey", "Event", "Extract",
     "ExtractResponse", "File", "FileKey", "FileStore", "Findings", "Finish", "Footprint", "Found", "Gateway", "GatewayConfig",
     "GatewayError", "Generate", "GenerateImage", "GenerateImageResponse", "GenerateResponse", "Image", "InvalidRequest",
-    "KeyNotMine", "KeyProvider", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta",
+    "KeyNotMine", "KeyProvider", "KeyringKey", "Keys", "Label", "Lease", "Limit", "Live", "Logprob", "Media", "Message", "Meta",
     "MissingSecret", "ModelCard", "ModelMissing", "ModelService", "ModelStatus", "Need", "NoEligibleModel", "Observer",
     "Options", "OutOfQuota", "Overloaded", "Part", "Patience", "Place", "PluginError", "Policy", "Price", "Quota", "Random",
     "Ranked", "RateLimited", "Reasoning", "Refusal", "Rejected", "Request", "Rerank", "RerankResponse", "Resources", "Response",
@@ -160,5 +160,5 @@ __all__ = [
     "Transform", "TransformFailed", "Translate", "TranslateResponse", "UnknownModel", "Unreachable", "Unsupported",
     "UnsupportedOption", "UnsupportedTask", "Usage", "Veto", "WeightStore", "Weights", "WeightsError",
     "WeightsWriter", "assemble", "deltas_of", "hookimpl", "parse_config",
-    "read_safetensors_header", "safetensors_header",
+    "read_safetensors_header", "safetensors_header", "secret",
 ]

@@ -1,4 +1,5 @@
-"""KeyProvider: who wraps a key; "env" and "file" wrap with a key of the caller's own. Secret: a string that never prints.
+"""KeyProvider: who wraps a key; "env", "file" and "keyring" wrap with a key of the caller's own. Secret: a string that
+never prints.
 
 A reference is ``scheme:rest``, such as ``env:BIG_KEY``, ``file:/run/secrets/big`` or ``keyring:openai/me``. It comes from the
 caller's configuration only, never from a file that is being opened. Wrapping needs the `cryptography` package
@@ -18,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from gateway.errors import ConfigError, KeyNotMine, MissingSecret
 
+MAGIC = b"gwk1"
 SALT_BYTES = 32
 KEY_BYTES = 32
 
@@ -91,7 +93,8 @@ class Keys:
         scheme, colon, _ = uri.partition(":")
         if not colon or scheme not in self._providers:
             # What stands there may be a key that was pasted in: only what looks like a scheme is repeated.
-            which = f"the scheme {scheme!r}" if colon and scheme.isalnum() and len(scheme) <= 16 else "this"
+            plain = scheme.isalnum() or scheme.replace("-", "").isalpha()
+            which = f"the scheme {scheme!r}" if colon and plain and len(scheme) <= 16 else "this"
             known = ", ".join(sorted(self._providers)) or "none"
             raise ConfigError(f"a key is given as scheme:rest, and no plugin provides {which} (there are: {known})")
         return self._providers[scheme]
@@ -119,7 +122,8 @@ def secret(ref: str) -> Secret:
 class _OwnKey:
     """Wraps with a 256-bit key of the caller's: AES-256-GCM under HKDF-SHA-384 (RFC 5869) of key, salt and context.
 
-    The derived key is fresh for each 32-byte random salt, so the nonce may be fixed. A wrap is salt | ciphertext | tag.
+    The derived key is fresh for each 32-byte random salt, so the nonce may be fixed. A wrap is magic | salt | ciphertext | tag;
+    one key in the environment, a file or the keyring opens the same wraps.
     """
 
     scheme: str
@@ -128,16 +132,18 @@ class _OwnKey:
         salt = os.urandom(SALT_BYTES)
         aad = _canonical(context)
         sealed: bytes = self._cipher(uri, salt, aad).encrypt(bytes(12), key, aad)
-        return salt + sealed
+        return MAGIC + salt + sealed
 
     def unwrap(self, uri: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        salt, sealed = wrapped[len(MAGIC) :][:SALT_BYTES], wrapped[len(MAGIC) + SALT_BYTES :]
+        if not wrapped.startswith(MAGIC) or len(sealed) < 16:
+            raise KeyNotMine(f"{uri!r} did not wrap this key: it is another provider's, or cut short")
+        aad = _canonical(context)
+        cipher = self._cipher(uri, salt, aad)
         from cryptography.exceptions import InvalidTag
 
-        if len(wrapped) < SALT_BYTES + 16:
-            raise KeyNotMine(f"{uri!r} did not wrap this key: it is too short")
-        aad = _canonical(context)
         try:
-            key: bytes = self._cipher(uri, wrapped[:SALT_BYTES], aad).decrypt(bytes(12), wrapped[SALT_BYTES:], aad)
+            key: bytes = cipher.decrypt(bytes(12), sealed, aad)
         except InvalidTag:
             raise KeyNotMine(f"{uri!r} did not wrap this key, or it was wrapped for something else") from None
         return key
@@ -170,6 +176,17 @@ class FileKey(_OwnKey):
     scheme = "file"
 
 
+class KeyringKey(_OwnKey):
+    """``keyring:SERVICE/USER``: 32 bytes, base64, in the operating system's keyring. One that does not encrypt is refused."""
+
+    scheme = "keyring"
+
+    def _cipher(self, uri: str, salt: bytes, aad: bytes) -> Any:
+        if find_spec("keyring") is not None:  # without it, reading the secret tells what to install
+            _refuse_unsafe_keyring(uri)
+        return super()._cipher(uri, salt, aad)
+
+
 def _canonical(context: Mapping[str, str]) -> bytes:
     return json.dumps(dict(context), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -191,6 +208,26 @@ def _from_keyring(rest: str, ref: str) -> str:
     if not value:
         raise MissingSecret(f"secret {ref!r} is not in the keyring: `keyring set {service} {user}` puts it there", ref=ref)
     return str(value)
+
+
+def _refuse_unsafe_keyring(uri: str) -> None:
+    """ConfigError for a keyring that keeps nothing, or keeps it for all to read: also where it is one of several in a chain."""
+    try:
+        import keyring
+
+        backend, why = keyring.get_keyring(), ""
+        kinds = [kind for one in getattr(backend, "backends", [backend]) for kind in type(one).__mro__]
+    except Exception as error:  # whatever a backend raises: which may say anything
+        kinds, why = [], type(error).__name__
+    if why:
+        raise MissingSecret(f"key {uri!r}: the keyring cannot be read: {why}", ref=uri)
+    for kind in kinds:
+        if kind.__module__ in ("keyring.backends.null", "keyring.backends.fail") or kind.__name__ == "PlaintextKeyring":
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            raise ConfigError(
+                f"key {uri!r}: the keyring {name} keeps no secret; name one that encrypts in PYTHON_KEYRING_BACKEND, such as "
+                "keyring.backends.SecretService.Keyring, or give the key as file:PATH"
+            )
 
 
 def _read_private(path: Path, ref: str) -> str:

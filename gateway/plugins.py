@@ -19,7 +19,7 @@ from gateway.config import GatewayConfig, load_config, located
 from gateway.errors import ConfigError, GatewayError, PluginError, told
 from gateway.events import Observer
 from gateway.hookspecs import API_VERSION, Command
-from gateway.keys import EnvKey, FileKey, KeyProvider, Keys
+from gateway.keys import EnvKey, FileKey, KeyProvider, KeyringKey, Keys
 from gateway.registry import whose
 from gateway.routing import Policy
 from gateway.service import ModelService
@@ -241,5 +241,5 @@ def _collect(pm: pluggy.PluginManager, info: PluginInfo, config: GatewayConfig, 
 
 def keys_of(plugins: Plugins) -> Keys:
     """The gateway's own key providers and those of the plugins."""
-    own = Plugins(keys=[("gateway", EnvKey()), ("gateway", FileKey()), *plugins.keys])
-    return Keys(own.named("keys"))
+    own = (("gateway", provider) for provider in (EnvKey(), FileKey(), KeyringKey()))
+    return Keys(Plugins(keys=[*own, *plugins.keys]).named("keys"))

@@ -131,7 +131,7 @@ from codenames import Codenames
 from gateway import Chat
 from gateway.testing import contract
 from night_off import NightOff
-from vault import Counts, Shelf, Vault
+from vault import Counts, Lockbox, Shelf
 
 class TestNightOff(contract.PolicyContract):
     policy = pytest.fixture(lambda self: NightOff("full", "acme"))
@@ -144,10 +144,10 @@ class TestShelf(contract.WeightStoreContract):
     store = pytest.fixture(lambda self, tmp_path: Shelf(tmp_path))
     uri = pytest.fixture(lambda self: "shelf:model")
 
-class TestVault(contract.KeyProviderContract):
-    provider = pytest.fixture(lambda self: Vault())
-    uri = pytest.fixture(lambda self: "vault:one")
-    other_uri = pytest.fixture(lambda self: "vault:two")
+class TestLockbox(contract.KeyProviderContract):
+    provider = pytest.fixture(lambda self: Lockbox())
+    uri = pytest.fixture(lambda self: "lockbox:one")
+    other_uri = pytest.fixture(lambda self: "lockbox:two")
 
 class TestCounts(contract.StateStoreContract):
     state = pytest.fixture(lambda self, clock: Counts(clock))

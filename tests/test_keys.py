@@ -10,15 +10,20 @@ import pickle
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keyring.backend import KeyringBackend
+from keyring.backends import chainer, fail, null
+from keyring.errors import KeyringLocked
 
 from gateway import ConfigError, KeyNotMine, KeyProvider, Keys, MissingSecret, Secret
-from gateway.keys import EnvKey, FileKey, secret
+from gateway.keys import EnvKey, FileKey, KeyringKey, secret
 from gateway.testing.contract import KeyProviderContract
 
 CANARY = "canary-4711"
@@ -65,6 +70,132 @@ class TestFileKey(KeyProviderContract):
         return key_file(tmp_path / "other", fresh())
 
 
+class Ring(KeyringBackend):
+    """A keyring in memory."""
+
+    priority = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+
+class PlaintextKeyring(Ring):
+    """One that keeps what it is given for all to read, named as those of keyrings.alt are."""
+
+    priority = 0.5
+
+
+class OfOnesOwn(PlaintextKeyring):
+    """Another by name, but still one of them."""
+
+
+class Locked(Ring):
+    def get_password(self, service: str, username: str) -> str | None:
+        raise KeyringLocked(CANARY)
+
+
+class Chain(chainer.ChainerBackend):
+    """Some, one after the other."""
+
+    backends: Any = ()
+
+    def __init__(self, *backends: KeyringBackend) -> None:
+        super().__init__()
+        self.backends = backends
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    """The keyring of this process, with two keys in it."""
+    before, ring = keyring.get_keyring(), Ring()
+    keyring.set_keyring(ring)
+    keyring.set_password("gateway", "one", fresh())
+    keyring.set_password("gateway", "other", fresh())
+    yield ring
+    keyring.set_keyring(before)
+
+
+class TestKeyringKey(KeyProviderContract):
+    @pytest.fixture
+    def provider(self, ring: Ring) -> KeyringKey:
+        return KeyringKey()
+
+    @pytest.fixture
+    def uri(self) -> str:
+        return "keyring:gateway/one"
+
+    @pytest.fixture
+    def other_uri(self) -> str:
+        return "keyring:gateway/other"
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "name"),
+    [
+        (null.Keyring(), "keyring.backends.null.Keyring"),
+        (fail.Keyring(), "keyring.backends.fail.Keyring"),
+        (PlaintextKeyring(), "PlaintextKeyring"),
+        (OfOnesOwn(), "PlaintextKeyring"),
+        (Chain(Ring(), PlaintextKeyring()), "PlaintextKeyring"),
+    ],
+)
+def test_a_keyring_that_keeps_no_secret_is_refused_by_name(ring: Ring, unsafe: KeyringBackend, name: str) -> None:
+    wrapped = KeyringKey().wrap("keyring:gateway/one", b"k", CONTEXT)
+    for one in getattr(unsafe, "backends", [unsafe]):
+        if isinstance(one, Ring):
+            one.kept.update(ring.kept)
+    keyring.set_keyring(unsafe)
+    for call in (
+        lambda: KeyringKey().wrap("keyring:gateway/one", b"k", CONTEXT),
+        lambda: KeyringKey().unwrap("keyring:gateway/one", wrapped, CONTEXT),
+    ):
+        with pytest.raises(ConfigError, match="keeps no secret") as caught:
+            call()
+        assert name in str(caught.value) and "'keyring:gateway/one'" in str(caught.value)
+
+
+def test_a_chain_of_keyrings_that_all_encrypt_will_do(ring: Ring) -> None:
+    wrapped = KeyringKey().wrap("keyring:gateway/one", b"k", CONTEXT)
+    keyring.set_keyring(Chain(Ring(), ring))
+    assert KeyringKey().unwrap("keyring:gateway/one", wrapped, CONTEXT) == b"k"
+
+
+def test_a_key_of_the_keyring_that_is_locked_missing_or_none_is_told_without_being_shown(ring: Ring) -> None:
+    ring.kept["gateway", "bad"] = CANARY
+    for uri, told in (("keyring:gateway/none", "keyring set gateway none"), ("keyring:gateway/bad", "32 bytes in base64")):
+        with pytest.raises(ConfigError, match=told) as caught:
+            KeyringKey().wrap(uri, b"k", CONTEXT)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+    keyring.set_keyring(Locked())
+    with pytest.raises(MissingSecret, match="KeyringLocked") as missing:
+        KeyringKey().wrap("keyring:gateway/one", b"k", CONTEXT)
+    assert CANARY not in "".join(traceback.format_exception(missing.value)) and missing.value.__context__ is None
+
+
+def test_one_key_opens_the_same_wraps_wherever_it_is_kept(ring: Ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ring.kept["gateway", "one"]
+    monkeypatch.setenv("ONE_KEY", own)
+    keys = Keys({"env": EnvKey(), "file": FileKey(), "keyring": KeyringKey()})
+    uris = ["env:ONE_KEY", key_file(tmp_path / "one", own), "keyring:gateway/one"]
+    for wrapping in uris:
+        wrapped = keys.wrap(wrapping, b"k", CONTEXT)
+        assert {keys.unwrap(uri, wrapped, CONTEXT) for uri in uris} == {b"k"}
+
+
+def test_another_provider_s_wrap_is_refused_before_the_key_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    for other in (b"", b"gwk1", b"gwp1" + bytes(99), b"gwk1" + bytes(47)):
+        with pytest.raises(KeyNotMine):
+            EnvKey().unwrap("env:NO_SUCH_KEY", other, CONTEXT)
+
+
 @given(st.binary(max_size=64), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3), st.data())
 def test_any_change_to_a_wrap_or_its_context_keeps_it_shut(key: bytes, context: dict[str, str], data: st.DataObject) -> None:
     os.environ["GATEWAY_TEST_KEY"] = base64.b64encode(bytes(range(32))).decode()
@@ -104,6 +235,8 @@ def test_keys_ask_the_provider_that_the_scheme_names(monkeypatch: pytest.MonkeyP
     assert keys.unwrap("env:ONE_KEY", keys.wrap("env:ONE_KEY", b"k", CONTEXT), CONTEXT) == b"k"
     with pytest.raises(ConfigError, match=r"'kms'.*env, file"):
         keys.wrap("kms:alias/x", b"k", CONTEXT)
+    with pytest.raises(ConfigError, match=r"the scheme 'aws-kms'.*env, file"):
+        keys.wrap("aws-kms:alias/x", b"k", CONTEXT)
     assert isinstance(EnvKey(), KeyProvider) and isinstance(FileKey(), KeyProvider)
 
 

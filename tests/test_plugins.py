@@ -163,7 +163,7 @@ def test_any_iterable_of_things_will_do(install: Install) -> None:
         ("gateway_commands", "[Command(name='extra', run=print)]", None),
         ("gateway_transforms", "[Shape()]", None),
         ("gateway_states", "[MemoryState(SystemClock())]", None),
-        ("gateway_keys", "[Keyring()]", None),
+        ("gateway_keys", "[Lockbox()]", None),
         ("gateway_models", "[Echo('m')]", None),
     ],
 )
@@ -182,8 +182,8 @@ class Never(Policy):
 class Shape(Transform):
     name = "shape"
 
-class Keyring(EnvKey):
-    scheme = "keyring"
+class Lockbox(EnvKey):
+    scheme = "lockbox"
 
 @hookimpl
 def {hook}(config):

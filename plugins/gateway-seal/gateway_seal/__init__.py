@@ -6,7 +6,9 @@ manifest, wraps             which files there are, and the keys that follow from
 crew, blob                  threads that go through segments; a piece's ciphertext, and its text in memory
 reading, writing            a model whose manifest was verified, and its tensors; a model being written
 sealing, signing            seal, unseal, verify, inspect, changing keys; who made a manifest
-providers, hooks, store     who wraps keys; what the gateway finds
+wrapping                    what the providers of keys share
+passphrase, aws_kms, vault  who wraps keys, beside the gateway's own
+providers, hooks, store     all of them; what the gateway finds
 commands                    the subcommands of `gateway`
 """
 
