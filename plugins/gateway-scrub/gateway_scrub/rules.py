@@ -156,7 +156,7 @@ def read_rules(text: str, where: str) -> list[Rule]:
 
 def rule_of(row: Mapping[str, Any], where: str) -> Rule:
     """A rule from the mapping of a table."""
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     if odd := sorted(set(known) - set(Rule.__dataclass_fields__)):
         raise ConfigError(f"{where}: no such key {odd[0]!r}")
     try:

@@ -1,0 +1,104 @@
+"""Detectors: what finds spans in the pieces of a request. Patterns first, then models; each text is looked at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from gateway import Meta, Resources
+from gateway_scrub.spans import Span, resolved
+from gateway_scrub.walk import Piece
+
+CACHE = 4096
+"""Of how many texts the finds are kept: a conversation's turns come again with each request."""
+THREAD_CHARACTERS = 20_000
+"""From how many characters on, looking is done in a thread: the event loop must not wait for it."""
+LABEL = re.compile(r"[^\W\d_][\w .\-]{0,40}")
+
+
+class Detector(Protocol):
+    """Finds spans in texts. What it raises keeps the request on this machine."""
+
+    name: str
+
+    async def find(self, texts: Sequence[str], resources: Resources, meta: Meta) -> list[list[Span]]:
+        """The spans of each text."""
+
+
+Find = Callable[[str], Iterable[Span]]
+
+
+class Detectors:
+    """`finds` look at a text at once, such as `Scanner.find`; `models` may ask a model. What is on the `allow` list is no find."""
+
+    def __init__(
+        self, finds: Sequence[Find], models: Sequence[Detector] = (), *, threshold: float = 0.5, allow: Iterable[str] = ()
+    ) -> None:
+        self._finds, self._models, self._threshold = tuple(finds), tuple(models), threshold
+        self._allow = frozenset(allow)
+        self._key = os.urandom(32)
+        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+
+    async def find(self, pieces: Iterable[Piece], resources: Resources, meta: Meta) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """The spans of each piece, by its label and text. Raises what a detector raises: then nothing is known."""
+        wanted = {(piece.label, piece.text): None for piece in pieces if piece.text}
+        out: dict[tuple[str, str], tuple[Span, ...]] = {}
+        new = []
+        for label, text in wanted:
+            mark = self._mark(label, text)
+            if mark in self._known:
+                self._known.move_to_end(mark)
+                out[label, text] = self._known[mark]
+            else:
+                new.append((label, text, mark))
+        if not new:
+            return out
+        look = [(label, text) for label, text, _ in new]
+        if sum(len(text) for _, text in look) > THREAD_CHARACTERS:
+            found = await asyncio.to_thread(self._patterns, look)
+        else:
+            found = self._patterns(look)
+        for model in self._models:
+            more = await model.find([text for _, text in look], resources, meta)
+            if len(more) != len(look):
+                raise ValueError(f"detector {model.name!r} answered for {len(more)} of {len(look)} texts")
+            for spans, added in zip(found, more, strict=True):
+                spans.extend(added)
+        for (label, text, mark), spans in zip(new, found, strict=True):
+            kept = tuple(
+                span for span in resolved(spans, least=self._threshold) if text[span.start : span.end] not in self._allow
+            )
+            out[label, text] = self._known[mark] = kept
+        while len(self._known) > CACHE:
+            self._known.popitem(last=False)
+        return out
+
+    def look(self, text: str, label: str = "") -> list[Span]:
+        """What the patterns alone find, now."""
+        [spans] = self._patterns([(label, text)])
+        return [span for span in resolved(spans, least=self._threshold) if text[span.start : span.end] not in self._allow]
+
+    def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:
+        out = []
+        for label, text in texts:
+            # The key of an object speaks for its value: "ssn": "536221234".
+            before = f"{label}: " if LABEL.fullmatch(label) else ""
+            spans = [span for find in self._finds for span in find(before + text)]
+            shift = len(before)
+            out.append(
+                [
+                    Span(max(span.start - shift, 0), span.end - shift, span.type, span.score, span.why, span.rank)
+                    for span in spans
+                    if span.end > shift
+                ]
+            )
+        return out
+
+    def _mark(self, label: str, text: str) -> bytes:
+        """A text's place in the cache, which tells nothing of it."""
+        return hmac.digest(self._key, f"{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")

@@ -1,0 +1,278 @@
+"""Scrub: the transform. It looks before a model is chosen, covers what is sent to models that may not see it, and restores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gateway import (
+    Answer,
+    ChatResponse,
+    Citation,
+    Delta,
+    Embed,
+    Extract,
+    Findings,
+    ModelCard,
+    Part,
+    Policy,
+    Reasoning,
+    Request,
+    Rerank,
+    Resources,
+    Response,
+    Rewrite,
+    Shape,
+    Text,
+    ToolCall,
+    Transform,
+    Veto,
+)
+from gateway_scrub.conversation import Conversation, Conversations
+from gateway_scrub.detect import Detectors
+from gateway_scrub.options import Action, ScrubOptions
+from gateway_scrub.restore import Restorer
+from gateway_scrub.spans import Span
+from gateway_scrub.walk import Piece, walk
+
+PERSONAL, SECRET = "personal", "secret"
+SILENT = (Embed, Rerank)
+"""Tasks whose answers hold no text: a type is enough there, and the same text then gives the same vector in every conversation."""
+PLACES = ("hosted", "private", "host", "process")
+
+
+def kept_from(place: str) -> str:
+    """The data class of requests that models of a place may not have."""
+    return f"scrub:not {place}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a request, by label and text of its pieces."""
+
+    spans: dict[tuple[str, str], tuple[Span, ...]] = field(repr=False)
+    fixed: frozenset[str] = frozenset()
+    """Types of what was found where it cannot be replaced."""
+    media: bool = False
+
+
+class Scrub(Transform):
+    """Covers what models may not see. `secrets` are the types that are credentials."""
+
+    name = "scrub"
+
+    def __init__(
+        self, options: ScrubOptions, detectors: Detectors, conversations: Conversations, secrets: Iterable[str] = ()
+    ) -> None:
+        self._options, self._detectors, self._conversations = options, detectors, conversations
+        self._secrets = frozenset(secrets)
+
+    async def inspect(self, request: Request[Any], resources: Resources) -> Findings:
+        """What is found decides where the request may go. What goes wrong keeps it on this machine."""
+        pieces: list[Piece] = []
+
+        def visit(piece: Piece) -> str:
+            pieces.append(piece)
+            return piece.text
+
+        walk(request, visit)
+        spans = await self._detectors.find(pieces, resources, request.meta)
+        fixed = {span.type for piece in pieces if piece.kind == "fixed" for span in spans.get((piece.label, piece.text), ())}
+        seen = Seen(spans, frozenset(fixed), any(piece.kind == "media" for piece in pieces))
+        types = {span.type for found in spans.values() for span in found}
+        classes = {SECRET if kind in self._secrets else PERSONAL for kind in types}
+        classes |= {kept_from(place) for place in PLACES if self._blocked(seen, types, place)}
+        return Findings(data_classes=frozenset(classes), detail=seen)
+
+    def begin(self, request: Request[Any], findings: Findings | None, card: ModelCard) -> Rewrite | None:
+        """The request as this model may see it."""
+        if self._options.untouched(card):
+            return None
+        if findings is None or not isinstance(findings.detail, Seen):
+            raise ValueError("the request was not inspected")
+        seen: Seen = findings.detail
+        types = {span.type for found in seen.spans.values() for span in found}
+        if self._blocked(seen, types, card.place):
+            raise ValueError("the request holds what this model may not have")
+        meta = request.meta
+        conversation = self._conversations.get(meta.tenant, meta.conversation)
+        return Covered(request, seen, card, conversation, self._options, self._secrets)
+
+    def _blocked(self, seen: Seen, types: Iterable[str], place: str) -> bool:
+        """Whether a model of this place may not have the request at all."""
+        options, local = self._options, place in ("host", "process")
+        if seen.media and options.media == "block" and not local:
+            return True
+        if any(options.action(kind, secret=kind in self._secrets, place=place) == "block" for kind in types):
+            return True
+        if options.fixed == "keep":
+            return False
+        return any(options.action(kind, secret=kind in self._secrets, place=place) != "keep" for kind in seen.fixed)
+
+
+class ScrubPolicy(Policy):
+    """Keeps requests from models that may not have them, on every fallback too."""
+
+    name = "scrub"
+
+    def admit(self, shape: Shape, card: ModelCard) -> Veto | None:
+        if kept_from(card.place) not in shape.data_classes:
+            return None
+        what = ", ".join(sorted(shape.data_classes & {SECRET, PERSONAL})) or "media"
+        return Veto("scrub", f"{card.place}; the request holds what may not go there: {what}", "see [plugin.scrub]")
+
+
+class Covered(Rewrite):
+    """One attempt: the covered request goes out, and what comes back is restored."""
+
+    def __init__(
+        self,
+        request: Request[Any],
+        seen: Seen,
+        card: ModelCard,
+        conversation: Conversation,
+        options: ScrubOptions,
+        secrets: frozenset[str],
+    ) -> None:
+        self._seen, self._conversation, self._options = seen, conversation, options
+        self._secrets, self._place = secrets, card.place
+        self._silent = isinstance(request, SILENT)
+        self._original = request
+        self._counts: Counter[str] = Counter()
+        super().__init__(walk(request, self._cover))
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
+        self.note = f"scrub: {told}" if told else ""
+        self._kinds: dict[int, tuple[str, str]] = {}
+        self._held: dict[int, Restorer] = {}
+
+    def incoming(self, response: Response) -> Response:
+        if isinstance(response, ChatResponse):
+            return replace(response, parts=restored_parts(response.parts, self._conversation, self._options.keep_from_tools))
+        back = walk(response, lambda piece: self._conversation.restore(piece.text))
+        return self._replaced(back) if isinstance(self._original, (Extract, Answer)) else back
+
+    def feed(self, delta: Delta) -> Iterable[Delta]:
+        if delta.whole is not None:
+            [part] = restored_parts((delta.whole,), self._conversation, self._options.keep_from_tools)
+            return (replace(delta, whole=part),)
+        if delta.part not in self._kinds:
+            self._kinds[delta.part] = delta.kind, delta.name
+        kind, name = self._kinds[delta.part]
+        if kind == "reasoning" or (kind == "tool_call" and kept_from_tool(name, self._options.keep_from_tools)):
+            return (delta,)
+        if delta.part not in self._held:
+            self._held[delta.part] = self._conversation.restorer(json=kind == "tool_call")
+        return (replace(delta, data=self._held[delta.part].feed(delta.data)),)
+
+    def flush(self) -> Iterable[Delta]:
+        out = []
+        for part, restorer in self._held.items():
+            if rest := restorer.flush():
+                out.append(Delta(rest, part))
+        return out
+
+    def _cover(self, piece: Piece) -> str:
+        if piece.kind != "text" or not piece.text:
+            return piece.text
+        spans = self._spans(piece)
+        for span in spans:
+            if self._how(span) != "keep":
+                self._counts[span.type] += 1
+        if self._silent:
+            return self._typed(piece.text, spans)
+        return self._conversation.cover(piece.text, spans, self._how)
+
+    def _spans(self, piece: Piece) -> Sequence[Span]:
+        spans = self._seen.spans.get((piece.label, piece.text))
+        if spans is None:  # another transform, which came before, wrote this: what was not looked at is not sent
+            raise ValueError("the request was changed after it was inspected: let scrub be the first of the transforms")
+        return spans
+
+    def _how(self, span: Span) -> Action:
+        return self._options.action(span.type, secret=span.type in self._secrets, place=self._place)
+
+    def _typed(self, text: str, spans: Sequence[Span]) -> str:
+        out, at = [], 0
+        for span in spans:
+            action = self._how(span)
+            if action == "keep":
+                continue
+            made = "" if action == "drop" else "***" if action == "mask" else f"<{span.type}>"
+            out += [text[at : span.start], made]
+            at = span.end
+        return "".join((*out, text[at:]))
+
+    def _replaced(self, response: Response) -> Response:
+        """Spans of characters lead into the text that the model saw: here they are made to lead into the caller's."""
+        field_name = "inputs" if isinstance(self._original, Extract) else "context"
+        text: str = getattr(self._original, field_name)
+        spans = self._seen.spans.get(("", text), ())
+        way = Way(text, spans, self._conversation, self._how)
+        many = "spans" if isinstance(self._original, Extract) else "answers"
+        word = "word" if isinstance(self._original, Extract) else "answer"
+        moved = []
+        for item in getattr(response, many):
+            start, end = way.start(item.start), way.end(item.end)
+            moved.append(replace(item, start=start, end=end, **({word: text[start:end]} if end > start else {})))
+        return replace(response, **{many: tuple(moved)})
+
+
+class Way:
+    """From places in a covered text to places in the text that it was."""
+
+    def __init__(self, text: str, spans: Sequence[Span], conversation: Conversation, how: Any) -> None:
+        self._text = text
+        self._stops: list[tuple[int, int, Span]] = []
+        for at, span in enumerate(spans):
+            if how(span) == "keep":
+                continue
+            begin = len(conversation.cover(text[: span.start], spans[:at], how))
+            end = len(conversation.cover(text[: span.end], spans[: at + 1], how))
+            self._stops.append((begin, end, span))
+
+    def start(self, at: int) -> int:
+        return self._to(at, end=False)
+
+    def end(self, at: int) -> int:
+        return self._to(at, end=True)
+
+    def _to(self, at: int, *, end: bool) -> int:
+        shift = 0
+        for begin, stop, span in self._stops:
+            if at <= begin and not (end is False and at == begin):
+                break
+            if at < stop or (end and at == stop):
+                return span.end if end else span.start
+            shift = span.end - stop
+        return min(at + shift, len(self._text))
+
+
+def restored_parts(parts: Sequence[Part], conversation: Conversation, kept: Sequence[str]) -> tuple[Part, ...]:
+    """The parts of a reply with the caller's values. Reasoning stays as it is: it goes back to the model, who signed it."""
+    out: list[Part] = []
+    texts = "".join(part.text for part in parts if isinstance(part, Text))
+    for part in parts:
+        match part:
+            case Text():
+                out.append(replace(part, text=conversation.restore(part.text)))
+            case ToolCall() if not kept_from_tool(part.name, kept):
+                out.append(replace(part, arguments=conversation.restore(part.arguments, json=True)))
+            case Citation():
+                ends = {
+                    name: len(conversation.restore(texts[:at]))
+                    for name, at in (("start", part.start), ("end", part.end))
+                    if at is not None and texts
+                }
+                words = {name: conversation.restore(getattr(part, name)) for name in ("url", "title", "quote")}
+                out.append(replace(part, **words, **ends))
+            case Reasoning() | _:
+                out.append(part)
+    return tuple(out)
+
+
+def kept_from_tool(name: str, kept: Sequence[str]) -> bool:
+    """Whether placeholders stay in the arguments of a tool's calls."""
+    return any(fnmatchcase(name, pattern) for pattern in kept)
