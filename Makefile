@@ -9,8 +9,9 @@ CODE := gateway plugins tests examples benchmarks
 demo: $(READY)
 	@$(BIN)/python examples/demo/main.py
 
+# Two files at a time, each whole and in one process, whose torch keeps to one core.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak" --durations 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder --durations 5
 
 check: $(READY)
 	$(BIN)/ruff check $(CODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from gateway.testing import Echo, FakeClock
 
 sys.path.insert(0, str(Path(__file__).parent))
 from batch_case import Counting, Gate, Picky, asks, lines, texts
+from warm import Warm
 
 ROOT = Path(__file__).parent.parent
 
@@ -416,7 +418,7 @@ def test_ctrl_c_cancels_all_and_leaves_a_good_journal(tmp_path: Path) -> None:
     assert reader.held == 3
 
 
-def test_the_readmes_snippet_runs_and_goes_on(tmp_path: Path) -> None:
+def test_the_readmes_snippet_runs_and_goes_on(tmp_path: Path, with_torch: Warm) -> None:
     section = (ROOT / "README.md").read_text().partition("## Many requests at once")[2].partition("\n## ")[0]
     [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     config = "[plugin.local]\nstarter = true\n"
@@ -424,7 +426,7 @@ def test_the_readmes_snippet_runs_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "questions.txt").write_text("Who goes there?\nWhat news?\n")
     (tmp_path / "snippet.py").write_text(code)
     for _ in range(2):
-        done = subprocess.run([sys.executable, "snippet.py"], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+        done = with_torch.run(["snippet.py"], tmp_path, os.environ)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert done.stdout.strip()
     assert len(lines(tmp_path / "answers.jsonl")) == 2

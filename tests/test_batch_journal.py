@@ -249,25 +249,29 @@ def test_a_second_batch_on_one_journal_is_refused_at_once_in_this_process_or_ano
 
 
 def test_a_last_line_torn_anywhere_is_cut_off_and_asked_again(tmp_path: Path) -> None:
-    async def main(count: int) -> Counting:
-        echo = Counting()
-        async with AsyncGateway([echo]) as gw:
-            results = await gw.map([Chat.ask(f"ü {n}") for n in range(count)], journal=journal, max_concurrency=1)
-        assert texts(results) == [f"ü {n}" for n in range(count)]
-        return echo
+    journal, echo = tmp_path / "j", Counting()
 
-    journal = tmp_path / "j"
-    asyncio.run(main(3))
-    whole = journal.read_bytes()
-    begin = whole.rindex(b"\n", 0, -1) + 1
-    assert "ü".encode() in whole
-    for end in range(begin, len(whole)):
-        journal.write_bytes(whole[:end])
-        assert [request.messages[0].text for request in asyncio.run(main(3)).asked] == ["ü 2"]  # type: ignore[attr-defined]
-        kept = lines(journal)
-        assert [line["key"] for line in kept] == [json.loads(line)["key"] for line in whole.splitlines()], end
-    journal.write_bytes(b"")
-    assert len(asyncio.run(main(3)).asked) == 3
+    async def asked(gw: AsyncGateway) -> list[Any]:
+        echo.asked.clear()
+        results = await gw.map([Chat.ask(f"ü {n}") for n in range(3)], journal=journal, max_concurrency=1)
+        assert texts(results) == [f"ü {n}" for n in range(3)]
+        return echo.asked
+
+    async def main() -> None:
+        async with AsyncGateway([echo]) as gw:
+            assert len(await asked(gw)) == 3
+            whole = journal.read_bytes()
+            begin = whole.rindex(b"\n", 0, -1) + 1
+            assert "ü".encode() in whole
+            for end in range(begin, len(whole)):
+                journal.write_bytes(whole[:end])
+                assert [request.messages[0].text for request in await asked(gw)] == ["ü 2"]
+                kept = lines(journal)
+                assert [line["key"] for line in kept] == [json.loads(line)["key"] for line in whole.splitlines()], end
+            journal.write_bytes(b"")
+            assert len(await asked(gw)) == 3
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

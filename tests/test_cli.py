@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from gateway.cli_config import HIDDEN, hidden, to_toml
 from gateway.cli_options import amount, need_of
 from gateway.cli_show import count
 from gateway.testing import Fault, LoopbackServer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from warm import Warm
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,19 +135,17 @@ for args, given in json.load(sys.stdin):
 """
 
 
+ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm"}
+
+
 class Program:
     """The program in a folder of its own, with plugins of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm: Warm) -> None:
         self.folder = folder
+        self.warm = warm
         self.site = folder / "site"
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "PYTHONPATH": os.pathsep.join([str(self.site), str(ROOT)]),
-            "PYTHONWARNINGS": "error",
-            "TERM": "xterm",
-        }
+        self.env = {**ENV, "HOME": str(folder), "PYTHONPATH": os.pathsep.join([str(self.site), str(ROOT)])}
         self.install("demo", DEMO)
 
     def install(self, name: str, source: str) -> None:
@@ -158,6 +160,10 @@ class Program:
         (self.folder / "gateway.toml").write_text(f"{head}{text}\n[plugin.demo]\nmodels = {json.dumps(models.split())}\n")
 
     def __call__(self, *args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        return self.warm.run(self.command(*args)[1:], self.folder, self.env | env, stdin)
+
+    def anew(self, *args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """In an interpreter of its own, which has imported nothing yet."""
         return subprocess.run(
             self.command(*args), input=stdin, text=True, capture_output=True, cwd=self.folder, env=self.env | env, timeout=60
         )
@@ -174,28 +180,37 @@ class Program:
         """Exit code and everything that came to a terminal. `keys`: what to type, once some text has been seen."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        with subprocess.Popen(
-            self.command(*args), stdin=theirs, stdout=theirs, stderr=theirs, cwd=self.folder, env=self.env | env,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        ) as process:  # fmt: skip
+        seen = b""
+
+        def meet() -> None:
+            nonlocal seen, keys
             os.close(theirs)
-            seen = b""
-            try:
-                while True:
-                    try:
-                        chunk = os.read(ours, 65_536)
-                    except OSError:  # EIO: the other side is closed
-                        break
-                    if not chunk:
-                        break
-                    seen += chunk
-                    if keys is not None and keys[0].encode() in seen:
-                        os.write(ours, keys[1].encode())
-                        keys = None
-                code = process.wait(60)
-            except BaseException:
-                process.kill()  # leaving the block would wait for it
-                raise
+            while True:
+                try:
+                    chunk = os.read(ours, 65_536)
+                except OSError:  # EIO: the other side is closed
+                    break
+                if not chunk:
+                    break
+                seen += chunk
+                if keys is not None and keys[0].encode() in seen:
+                    os.write(ours, keys[1].encode())
+                    keys = None
+
+        command, env = self.command(*args), self.env | env
+        if command[:2] == [sys.executable, "-c"] and keys is None:
+            code = self.warm.run_on(os.ttyname(theirs), command[1:], self.folder, env, meet)
+        else:
+            with subprocess.Popen(
+                command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=self.folder, env=env,
+                start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            ) as process:  # fmt: skip
+                try:
+                    meet()
+                    code = process.wait(60)
+                except BaseException:
+                    process.kill()  # leaving the block would wait for it
+                    raise
         os.close(ours)
         return code, seen.decode().replace("\r\n", "\n")
 
@@ -203,9 +218,16 @@ class Program:
         return [sys.executable, "-c", "from gateway.cli import main; main()", *args]
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    loaded = ("gateway.cli_commands", "gateway.cli_map", "gateway.testing", "rich.progress", "rich.table", "rich.markup")
+    with Warm(*loaded, env=ENV) as warm:
+        yield warm
+
+
 @pytest.fixture
-def gateway(tmp_path: Path) -> Program:
-    program = Program(tmp_path)
+def gateway(tmp_path: Path, warm: Warm) -> Program:
+    program = Program(tmp_path, warm)
     program.configure()
     return program
 
@@ -226,7 +248,7 @@ def test_help_and_version_load_nothing_heavy_and_list_the_commands_of_plugins(ga
 
 def test_without_its_extra_the_program_says_what_to_install(gateway: Program) -> None:
     (gateway.site / "typer.py").write_text("raise ImportError('no typer', name='typer')")
-    done = gateway("models")
+    done = gateway.anew("models")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the gateway program needs typer: pip install 'gateway-sdk[cli]'\n"
 
@@ -411,7 +433,7 @@ def test_run_answers_from_the_argument_or_from_standard_input(gateway: Program) 
     done = gateway("run", "chat", "two  words", "--trace", stdin="not this")
     assert (done.returncode, done.stdout) == (0, "two  words\n")
     assert done.stderr.startswith("echo  0.") and "1. echo" in done.stderr
-    assert gateway("run", "chat", stdin="é ü\n", PYTHONIOENCODING="ascii").stdout == "? ?\n"
+    assert gateway.anew("run", "chat", stdin="é ü\n", PYTHONIOENCODING="ascii").stdout == "? ?\n"
     continued, first = gateway.each(
         ["run", "generate"], ["run", "chat", "-", "--no-stream", "--max-tokens", "1"], stdin="from a pipe\n"
     )
@@ -676,7 +698,7 @@ def test_ctrl_c_does_not_wait_for_a_model_that_is_loading(gateway: Program) -> N
 
 def test_ctrl_c_during_the_imports_prints_nothing(gateway: Program) -> None:
     (gateway.site / "typer.py").write_text("raise KeyboardInterrupt")
-    done = gateway("models")
+    done = gateway.anew("models")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 

@@ -13,6 +13,9 @@ import pytest
 
 from gateway.testing import LoopbackServer
 
+sys.path.insert(0, str(Path(__file__).parent))
+from warm import Warm
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -33,17 +36,13 @@ def hosted() -> Iterator[LoopbackServer]:
         yield server
 
 
-def run(arguments: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error::ResourceWarning", *arguments]
+def run(arguments: list[str], folder: Path, warm: Warm | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        env={**inherited, "HF_HUB_OFFLINE": "1", **environment},
-    )
+    env = {**inherited, "HF_HUB_OFFLINE": "1", **environment}
+    if warm is not None:
+        return warm.run(arguments, folder, env)
+    command = [sys.executable, "-W", "error::ResourceWarning", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, env=env)
 
 
 def test_there_are_ten_snippets() -> None:
@@ -51,24 +50,27 @@ def test_there_are_ten_snippets() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 11))
-def test_a_snippet_of_the_readme_runs_as_it_stands(number: int, tmp_path: Path, hosted: LoopbackServer) -> None:
+def test_a_snippet_of_the_readme_runs_as_it_stands(
+    number: int, tmp_path: Path, hosted: LoopbackServer, with_torch: Warm
+) -> None:
     [configuration] = blocks("toml", TEN)
     preset = 'preset = "openai"'
     assert preset in configuration
     (tmp_path / "gateway.toml").write_text(configuration.replace(preset, f'{preset}\nbase_url = "{hosted.url}"'))
     (tmp_path / "snippet.py").write_text(SNIPPETS[number - 1])
-    done = run(["snippet.py"], tmp_path, OPENAI_API_KEY="test-key")
+    first = number == 1  # which is run as a reader does, imports and all
+    done = run(["snippet.py"], tmp_path, None if first else with_torch, OPENAI_API_KEY="test-key")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("number", range(4, 9))
-def test_without_a_key_the_starter_answers_what_it_can(number: int, tmp_path: Path) -> None:
+def test_without_a_key_the_starter_answers_what_it_can(number: int, tmp_path: Path, with_torch: Warm) -> None:
     [configuration] = blocks("toml", TEN)
     (tmp_path / "gateway.toml").write_text(configuration)
     (tmp_path / "snippet.py").write_text(SNIPPETS[number - 1])
-    done = run(["snippet.py"], tmp_path, OPENAI_API_KEY="")
+    done = run(["snippet.py"], tmp_path, with_torch, OPENAI_API_KEY="")
     if number == 8:  # it knows no city, and is held to naming one all the same
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
     elif number < 7:
@@ -79,9 +81,9 @@ def test_without_a_key_the_starter_answers_what_it_can(number: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_and_is_short(example: Path, tmp_path: Path) -> None:
+def test_an_example_runs_and_is_short(example: Path, tmp_path: Path, with_torch: Warm) -> None:
     assert len(example.read_text().splitlines()) <= 40
-    done = run([str(example)], tmp_path)
+    done = run([str(example)], tmp_path, None if example.stem == "hello" else with_torch)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

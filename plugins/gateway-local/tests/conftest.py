@@ -182,7 +182,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Mistral": {**SMALL, "sliding_window": 6},
     "Gemma": {**SMALL, "num_key_value_heads": 1, "head_dim": 16},
     "Gemma2": SIZED,
-    "Gemma3": {**SIZED, "num_hidden_layers": 7},
+    "Gemma3": {**SIZED, "layer_types": ["sliding_attention", "full_attention"]},
     "GptOss": {**SIZED, "num_local_experts": 4, "num_experts_per_tok": 2},
     "Phimoe": {**SMALL, "sliding_window": 20, "num_local_experts": 4},
     "Llama4": {**SMALL, "head_dim": 16, "attention_chunk_size": 20, "num_local_experts": 2, "intermediate_size_mlp": 64},

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import zlib
 
@@ -82,6 +83,7 @@ def test_what_is_packed_unasked_is_unpacked(client: str, stream: bool) -> None:
     play(test)
 
 
+@functools.cache
 def bomb(size: int) -> bytes:
     packer = zlib.compressobj(9, wbits=31)
     return b"".join(packer.compress(b" " * (1 << 20)) for _ in range(size >> 20)) + packer.flush()
