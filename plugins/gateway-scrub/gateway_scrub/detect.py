@@ -34,7 +34,7 @@ Find = Callable[[str], Iterable[Span]]
 
 
 class Detectors:
-    """`finds` look at a text at once, such as `Scanner.find`; `models` may ask a model. What is on the `allow` list is no find."""
+    """`finds` look at a text at once, as `Scanner.find` does; `models` may ask a model. What is on the `allow` list is no find."""
 
     def __init__(
         self, finds: Sequence[Find], models: Sequence[Detector] = (), *, threshold: float = 0.5, allow: Iterable[str] = ()
@@ -81,6 +81,9 @@ class Detectors:
     def look(self, text: str, label: str = "") -> list[Span]:
         """What the patterns alone find, now."""
         [spans] = self._patterns([(label, text)])
+        return self._kept(text, spans)
+
+    def _kept(self, text: str, spans: Iterable[Span]) -> list[Span]:
         return [span for span in resolved(spans, least=self._threshold) if text[span.start : span.end] not in self._allow]
 
     def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:

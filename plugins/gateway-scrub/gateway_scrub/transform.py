@@ -40,7 +40,7 @@ from gateway_scrub.walk import Piece, walk
 
 PERSONAL, SECRET = "personal", "secret"
 SILENT = (Embed, Rerank)
-"""Tasks whose answers hold no text: a type is enough there, and the same text then gives the same vector in every conversation."""
+"""Tasks whose answers hold no text: a type is enough there, and a text then gives the same vector in every conversation."""
 PLACES = ("hosted", "private", "host", "process")
 
 
@@ -151,7 +151,7 @@ class Covered(Rewrite):
     def incoming(self, response: Response) -> Response:
         if isinstance(response, ChatResponse):
             return replace(response, parts=restored_parts(response.parts, self._conversation, self._options.keep_from_tools))
-        back = walk(response, lambda piece: self._conversation.restore(piece.text))
+        back: Response = walk(response, lambda piece: self._conversation.restore(piece.text))
         return self._replaced(back) if isinstance(self._original, (Extract, Answer)) else back
 
     def feed(self, delta: Delta) -> Iterable[Delta]:
@@ -205,7 +205,7 @@ class Covered(Rewrite):
             at = span.end
         return "".join((*out, text[at:]))
 
-    def _replaced(self, response: Response) -> Response:
+    def _replaced(self, response: Any) -> Any:
         """Spans of characters lead into the text that the model saw: here they are made to lead into the caller's."""
         field_name = "inputs" if isinstance(self._original, Extract) else "context"
         text: str = getattr(self._original, field_name)
@@ -261,13 +261,10 @@ def restored_parts(parts: Sequence[Part], conversation: Conversation, kept: Sequ
             case ToolCall() if not kept_from_tool(part.name, kept):
                 out.append(replace(part, arguments=conversation.restore(part.arguments, json=True)))
             case Citation():
-                ends = {
-                    name: len(conversation.restore(texts[:at]))
-                    for name, at in (("start", part.start), ("end", part.end))
-                    if at is not None and texts
-                }
-                words = {name: conversation.restore(getattr(part, name)) for name in ("url", "title", "quote")}
-                out.append(replace(part, **words, **ends))
+                back = conversation.restore
+                start, end = (at if at is None else len(back(texts[:at])) for at in (part.start, part.end))
+                url, title, quote = back(part.url), back(part.title), back(part.quote)
+                out.append(replace(part, url=url, title=title, quote=quote, start=start, end=end))
             case Reasoning() | _:
                 out.append(part)
     return tuple(out)

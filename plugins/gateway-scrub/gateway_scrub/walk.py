@@ -97,8 +97,8 @@ def _walk(value: Any, visit: Visit, here: Piece) -> Any:
             return value if text == value.text else replace(value, text=text, signature="" if signature else signature)
         case Image() | Audio() | File():
             visit(Piece("", "media", where))
-            named = isinstance(value, File) and value.name
-            return _part(value, visit, where, {"name": visit(Piece(value.name, where=f"{where}.name"))} if named else {})
+            name = value.name if isinstance(value, File) else ""
+            return _part(value, visit, where, {"name": visit(Piece(name, where=f"{where}.name"))} if name else {})
         case Mapping():
             return _mapping(value, visit, here)
         case tuple() | list():
