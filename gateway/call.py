@@ -278,8 +278,7 @@ class Call:
 
     async def succeed(self, hop: Hop, response: Response) -> Response:
         """Settle the hop, learn from it, and give the response its model, cost and trace."""
-        notes = tuple([rewrite.note for _, rewrite in hop.rewrites if rewrite.note]) if hop.rewrites else ()
-        trace = Trace(model=hop.card.name, first_token_s=hop.first_token_s, notes=notes, decision=self.decision)
+        trace = Trace(model=hop.card.name, first_token_s=hop.first_token_s, notes=hop.notes, decision=self.decision)
         return await self._journal.answered(hop, response, self.ask, trace)
 
     async def fail(self, hop: Hop, error: BaseException) -> None:

@@ -35,6 +35,8 @@ class Event:
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    notes: tuple[str, ...] = ()
+    """What transforms did to the request, such as ``scrub: 1 EMAIL``: counts and names, never content."""
 
 
 @runtime_checkable

@@ -87,6 +87,11 @@ class Hop:
     first_token_s: float | None = None
     delivered: list[Delta] = field(default_factory=list)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the rewrites say of themselves."""
+        return tuple([rewrite.note for _, rewrite in self.rewrites if rewrite.note])
+
     def release(self) -> None:
         """No longer count as in flight; called once."""
         self.settled = True

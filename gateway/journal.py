@@ -180,5 +180,6 @@ class Journal:
                 max_tokens=getattr(request, "max_tokens", None),
                 temperature=getattr(request, "temperature", None),
                 top_p=getattr(request, "top_p", None),
+                notes=hop.notes if hop else (),
             )
         )

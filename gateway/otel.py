@@ -44,6 +44,7 @@ def attributes(event: Event) -> dict[str, Any]:
         "gateway.attempts": event.attempts or None,
         "gateway.tenant": event.tenant,
         "gateway.request_id": event.request_id or None,
+        "gateway.notes": list(event.notes) or None,
     }
     return {name: value for name, value in named.items() if value not in (None, "")}
 

@@ -34,7 +34,7 @@ Find = Callable[[str], Iterable[Span]]
 
 
 class Detectors:
-    """`finds` look at a text at once, as `Scanner.find` does; `models` may ask a model. What is on the `allow` list is no find."""
+    """`finds` look at a text at once, as `Scanner.find` does; `models` may ask a model. What `allow` lists is no find."""
 
     def __init__(
         self, finds: Sequence[Find], models: Sequence[Detector] = (), *, threshold: float = 0.5, allow: Iterable[str] = ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from gateway import (
@@ -60,15 +61,23 @@ class Seen:
 
 
 class Scrub(Transform):
-    """Covers what models may not see. `secrets` are the types that are credentials."""
+    """Covers what models may not see. `look` makes the detectors when the first request comes, and tells the types that are
+    credentials: compiling the rules takes a moment that a start should not."""
 
     name = "scrub"
 
     def __init__(
-        self, options: ScrubOptions, detectors: Detectors, conversations: Conversations, secrets: Iterable[str] = ()
+        self, options: ScrubOptions, look: Callable[[], tuple[Detectors, frozenset[str]]], conversations: Conversations
     ) -> None:
-        self._options, self._detectors, self._conversations = options, detectors, conversations
-        self._secrets = frozenset(secrets)
+        self._options, self._look, self._conversations = options, look, conversations
+
+    @cached_property
+    def _made(self) -> tuple[Detectors, frozenset[str]]:
+        return self._look()
+
+    @property
+    def _secrets(self) -> frozenset[str]:
+        return self._made[1]
 
     async def inspect(self, request: Request[Any], resources: Resources) -> Findings:
         """What is found decides where the request may go. What goes wrong keeps it on this machine."""
@@ -79,7 +88,7 @@ class Scrub(Transform):
             return piece.text
 
         walk(request, visit)
-        spans = await self._detectors.find(pieces, resources, request.meta)
+        spans = await self._made[0].find(pieces, resources, request.meta)
         fixed = {span.type for piece in pieces if piece.kind == "fixed" for span in spans.get((piece.label, piece.text), ())}
         seen = Seen(spans, frozenset(fixed), any(piece.kind == "media" for piece in pieces))
         types = {span.type for found in spans.values() for span in found}
