@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from gateway import FileStore, Keys
+
+# The repository's tests are imported by path, so what they share must be findable by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
