@@ -38,8 +38,8 @@ def seal(
 ) -> None:
     """Encrypt every file of a model."""
     with _bar(f"seal {source.name}") as progress:
-        keys, known, _ = _opening(ctx, to, key)
-        done = sealing.seal(source, to, key=known, keys=keys, replace=replace, progress=progress)
+        keys, known, pins = _opening(ctx, to, key)
+        done = sealing.seal(source, to, key=known, keys=keys, replace=replace, pins=pins, progress=progress)
     print(f"sealed {_told(done)} into {to}; {source} is as it was: delete it once `gateway verify {to}` has passed")
 
 

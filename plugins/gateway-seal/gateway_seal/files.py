@@ -10,21 +10,22 @@ from gateway_seal.errors import SealError
 
 
 def read_capped(file: Path, cap: int, what: str) -> bytes:
-    """A file's bytes, at most `cap`. SealError when it is missing, larger or no plain file."""
+    """A file's bytes, at most `cap`. SealError when it is missing, larger or not a file."""
     data = b""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place is not waited for
         try:
-            plain = stat.S_ISREG(os.fstat(handle).st_mode)
+            facts = os.fstat(handle)
+            plain = stat.S_ISREG(facts.st_mode)
             if plain:
                 with open(handle, "rb", closefd=False) as opened:
-                    data = opened.read(cap + 1)
+                    data = opened.read(min(facts.st_size, cap) + 1)
         finally:
             os.close(handle)
     except OSError as error:
         raise SealError(f"{what} {str(file)!r} cannot be read: {error.strerror}") from error
     if not plain:
-        raise SealError(f"{what} {str(file)!r} is no plain file")
+        raise SealError(f"{what} {str(file)!r} is not a file")
     if len(data) > cap:
         raise SealError(f"{what} {str(file)!r} is larger than {cap} bytes")
     return data

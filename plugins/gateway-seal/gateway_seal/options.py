@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from gateway import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,10 @@ class Pins:
     """A PEM file: the manifest must be signed by it (OpenSSF model signing)."""
     signature: Path | None = None
     """Where the signature lies; None: beside the manifest, in manifest.gws.sig."""
+
+    def __post_init__(self) -> None:
+        if self.signature is not None and self.public_key is None:
+            raise ConfigError("plugin.seal.models: signature needs a public_key, or it would not be checked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +49,8 @@ class SealOptions:
 
     def known(self, path: Path) -> SealedPath | None:
         """The row of a path, by whatever links it is reached."""
-        there = path.resolve()
-        return next((row for row in self.models if row.path.expanduser().resolve() == there), None)
+        there = os.path.realpath(path)
+        return next((row for row in self.models if os.path.realpath(row.path.expanduser()) == there), None)
 
 
 def refs(given: str | list[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha384
@@ -21,8 +21,8 @@ from gateway_seal.manifest import NAME, Entry, Header, Piece
 from gateway_seal.options import Pins
 from gateway_seal.providers import default_keys
 from gateway_seal.reading import Progress, SealedModel, SealedWeights, no_progress, read_header
-from gateway_seal.wraps import Wrap, encode_wraps, read_wraps, unlock, wrap_for
-from gateway_seal.writing import OURS, Fill, SealedWriter, locked
+from gateway_seal.wraps import encode_wraps, opened_by, read_wraps, unlock, wrap_for
+from gateway_seal.writing import OURS, Fill, SealedWriter, locked, write_at
 
 Refs = str | Sequence[str]
 
@@ -60,7 +60,7 @@ def open_sealed(
     path: Path, *, key: Refs, keys: Keys | None = None, pins: Pins | None = None, threads: int | None = None
 ) -> SealedWeights:
     """A sealed model's weights. SealError says why it does not open."""
-    return SealedWeights(SealedModel.open(path, _given(keys, key), pins), threads=threads)
+    return SealedWeights.open(path, _given(keys, key), pins, threads=threads)
 
 
 def seal(
@@ -70,13 +70,15 @@ def seal(
     key: Refs,
     keys: Keys | None = None,
     replace: bool = False,
+    pins: Pins | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Seal every file below the directory `source` into `target`, for each of the keys to open. `source` stays as it is.
 
-    `replace` makes it the next generation of the sealed model that is at `target`; one of the keys must open that. Until the
-    end, and whatever happens, what was there before stays whole. SealError names the file that cannot be sealed.
+    `replace` makes it the next generation of the sealed model that is at `target`; one of the keys must open that, and `pins`
+    hold for it. Until the end, and whatever happens, what was there before stays whole. SealError names the file that cannot
+    be sealed.
     """
     began = time.monotonic()
     given = _given(keys, key)
@@ -85,7 +87,7 @@ def seal(
     sizes = dict(_listed(source))
     if not sizes:
         raise SealError(f"{str(source)!r} holds no file to seal")
-    old = SealedModel.open(target, given) if replace and (target / NAME).exists() else None
+    old = SealedModel.open(target, given, pins) if replace and _holds_one(target) else None
     total = sum(sizes.values())
     with SealedWriter(target, given, old=old, threads=threads, progress=progress, total=total) as writer:
         for name, size in sizes.items():
@@ -150,7 +152,8 @@ def verify(
 
 def inspect(path: Path, *, key: Refs = (), keys: Keys | None = None) -> Inspection:
     """What can be known of a sealed model without a key, and with one also its files and tensors."""
-    manifest, header = read_header(path)
+    model = SealedModel.open(path, _given(keys, key)) if key else None
+    manifest, header = read_header(path) if model is None else (model.manifest, model.header)  # what was verified is shown
     wraps = read_wraps(path / header.keys_file)
     try:
         sizes = {name: (path / name).stat().st_size for name in os.listdir(path)}
@@ -158,8 +161,7 @@ def inspect(path: Path, *, key: Refs = (), keys: Keys | None = None) -> Inspecti
         raise SealError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     files = tensors = None
     orphans: tuple[str, ...] = ()
-    if key:
-        model = SealedModel.open(path, _given(keys, key))
+    if model is not None:
         files = {entry.path: entry.size for entry in model.table.entries}
         known = {NAME, header.keys_file, f"{NAME}.sig", *(piece.blob for _, _, piece in model.table.pieces())}
         orphans = tuple(sorted(name for name in sizes if name not in known and OURS.fullmatch(name)))
@@ -185,19 +187,12 @@ def rotate(path: Path, *, key: Refs, new: str, keys: Keys | None = None, label: 
     Whoever had `key` and a copy of the old file, or the data key, can still read these weights: seal anew to shut them out.
     """
 
-    def changed(wraps: list[Wrap], at: int, made: Wrap) -> list[Wrap]:
-        return [*wraps[:at], made, *wraps[at + 1 :]]
-
-    _change(path, key, keys, new, label, changed)
+    _change(path, key, keys, new, label, keep=False)
 
 
 def add_key(path: Path, *, key: Refs, new: str, keys: Keys | None = None, label: str = "") -> None:
     """Let the key `new` open the model, too."""
-
-    def changed(wraps: list[Wrap], at: int, made: Wrap) -> list[Wrap]:
-        return [*wraps, made]
-
-    _change(path, key, keys, new, label, changed)
+    _change(path, key, keys, new, label, keep=True)
 
 
 def remove_key(path: Path, *, key: Refs, remove: str | None = None, label: str | None = None, keys: Keys | None = None) -> None:
@@ -211,31 +206,30 @@ def remove_key(path: Path, *, key: Refs, remove: str | None = None, label: str |
         if (remove is None) == (label is None):
             raise SealError("say which key to remove: by its reference, or by its label")
         if remove is not None:
-            _, at = unlock(path / header.keys_file, header, _given(keys, remove))
-            going = [at]
+            going = opened_by(path / header.keys_file, header, _given(keys, remove))
         else:
             going = [at for at, wrap in enumerate(wraps) if wrap.label == label]
-        if len(going) != 1:
+        if label is not None and len(going) != 1:
             raise SealError(f"{len(going)} keys of {str(path)!r} are labelled {label!r}: one must be")
         kept = [wrap for at, wrap in enumerate(wraps) if at not in going]
         if not kept:
             raise SealError(f"the last key of {str(path)!r} cannot be removed")
-        _, mine = unlock(path / header.keys_file, header, _given(keys, key))
+        _, mine, _ = unlock(path / header.keys_file, header, _given(keys, key))
         if mine in going:
             raise SealError("the key that opens the model must not be the one that is removed: name another one with key")
         put_file(path / header.keys_file, encode_wraps(kept))
 
 
-def _change(
-    path: Path, key: Refs, keys: Keys | None, new: str, label: str, changed: Callable[[list[Wrap], int, Wrap], list[Wrap]]
-) -> None:
+def _change(path: Path, key: Refs, keys: Keys | None, new: str, label: str, *, keep: bool) -> None:
+    """Add a wrap for the key `new`, and `keep` those of the key that opened the model, or not."""
     with locked(path), _settled(path):
         model = SealedModel.open(path, _given(keys, key))
         file = path / model.header.keys_file
         if _opens(file, model.header, _given(keys, new)):
             raise SealError(f"the key {new!r} opens it already")
         [made] = wrap_for(_given(keys, new), model.key.reveal(), model.header, [label])
-        put_file(file, encode_wraps(changed(read_wraps(file), model.wrap, made)))
+        going = [] if keep else opened_by(file, model.header, _given(keys, model.ref))
+        put_file(file, encode_wraps([*(wrap for at, wrap in enumerate(read_wraps(file)) if at not in going), made]))
         model.key.forget()
 
 
@@ -275,7 +269,7 @@ class _Tally:
 
             def each(offset: int, text: memoryview, base: int = base) -> None:
                 if handle is not None:
-                    os.pwrite(handle, text, base + offset)
+                    write_at(handle, text, base + offset)
                 with self._counting:
                     self._done += len(text)
                     done = self._done
@@ -286,6 +280,15 @@ class _Tally:
             finally:
                 blob.close()
             base += blob.size
+
+
+def _holds_one(target: Path) -> bool:
+    """Whether there is a model to make the next generation of. SealError for the remains of one: it would begin anew."""
+    if (target / NAME).exists():
+        return True
+    if target.is_dir() and any(file.suffix == ".keys" for file in target.iterdir()):
+        raise SealError(f"{str(target)!r} has lost its {NAME}: put it back, or seal into another directory")
+    return False
 
 
 def _listed(source: Path) -> Iterator[tuple[str, int]]:

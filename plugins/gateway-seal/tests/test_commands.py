@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gateway_seal import SealError, add_key, open_sealed, remove_key, rotate, seal, verify
+from gateway_seal import Pins, SealError, add_key, open_sealed, remove_key, rotate, seal, verify
 
+from gateway import ConfigError
 from gateway.cli import run_program
 
 PLUGINS = '[plugin.seal]\nkeys = ["env:SEAL_KEY"]\n'
@@ -211,3 +212,23 @@ def test_neither_importing_nor_listing_commands_loads_what_is_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_rotation_leaves_no_second_wrap_of_the_old_key(sealed: Path) -> None:
+    [file] = sealed.glob("*.keys")
+    [wrap] = json.loads(file.read_bytes())["wraps"]
+    file.write_text(json.dumps({"wraps": [wrap, wrap]}, separators=(",", ":"), sort_keys=True))
+    rotate(sealed, key=["env:SEAL_KEY", "env:OTHER_KEY"], new="env:OTHER_KEY")
+    assert len(json.loads(file.read_bytes())["wraps"]) == 1
+    with pytest.raises(SealError, match="no key opens"):
+        open_sealed(sealed, key="env:SEAL_KEY")
+
+
+def test_replacing_holds_to_the_pins_and_refuses_the_remains_of_a_model(plain: Path, sealed: Path) -> None:
+    with pytest.raises(SealError, match="older than min_generation"):
+        seal(plain, sealed, key="env:SEAL_KEY", replace=True, pins=Pins(min_generation=2))
+    (sealed / "manifest.gws").unlink()
+    with pytest.raises(SealError, match="has lost its manifest"):
+        seal(plain, sealed, key="env:SEAL_KEY", replace=True)
+    with pytest.raises(ConfigError, match="needs a public_key"):
+        Pins(signature=Path("x"))
