@@ -30,6 +30,7 @@ bench: $(READY) $(PEER)
 	$(BIN)/python benchmarks/local_decoder.py
 	$(BIN)/python benchmarks/local_prior.py
 	$(BIN)/python benchmarks/seal.py
+	$(BIN)/python benchmarks/scrub.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 1800
