@@ -136,7 +136,10 @@ class Arena:
 
 def _huge(size: int) -> mmap.mmap:
     """Private zeroed memory that begins at a huge page, and stays out of core dumps."""
-    made = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        made = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise SealError(f"there is no memory for {size} bytes of a sealed file: {error.strerror}") from error
     for advice in ("MADV_DONTDUMP", *(["MADV_HUGEPAGE"] if size >= HUGE else [])):
         with contextlib.suppress(AttributeError, OSError):  # not of this system: it is advice
             made.madvise(getattr(mmap, advice))

@@ -42,9 +42,7 @@ class Crew:
         """`work` for each number, in runs, in no order. What it raises first is raised, once all threads have stopped."""
         runs = [numbers[at : at + RUN] for at in range(0, len(numbers), RUN)]
         if len(runs) == 1 or self.threads == 1:
-            for number in numbers:
-                work(number, self._scratch)
-            return
+            return self._alone(numbers, work)
         left, stop = iter(runs), threading.Event()
         take = threading.Lock()
 
@@ -67,7 +65,16 @@ class Crew:
                 stop.set()
                 raise
 
-        others = self._start(go, min(self.threads, len(runs)) - 1)
+        others: list[Future[None]] = []
+        try:
+            self._start(go, min(self.threads, len(runs)) - 1, others)
+        except BaseException as error:
+            stop.set()
+            self.close()  # those that have begun come to an end first: none may write after this
+            wait([other for other in others if not other.cancel()])
+            if not isinstance(error, RuntimeError):
+                raise
+            return self._alone(numbers, work)  # the system has no thread to give
         try:
             go()
         finally:  # also for Ctrl-C, which only the caller's thread hears
@@ -83,12 +90,17 @@ class Crew:
         if pool is not None:
             pool.shutdown()
 
-    def _start(self, go: Callable[[], None], count: int) -> list[Future[None]]:
+    def _alone(self, numbers: Sequence[int], work: Work) -> None:
+        for number in numbers:
+            work(number, self._scratch)
+
+    def _start(self, go: Callable[[], None], count: int, others: list[Future[None]]) -> None:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="gateway-seal")
             pool = self._pool
-        return [pool.submit(go) for _ in range(count)]
+        for _ in range(count):
+            others.append(pool.submit(go))
 
     def __enter__(self) -> Crew:
         return self

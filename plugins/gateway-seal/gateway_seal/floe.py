@@ -111,8 +111,10 @@ class Floe:
         """decryptSegment number `at` into `text`, which is zeroed when the segment turns out Forged."""
         from cryptography.exceptions import InvalidTag
 
-        begins = len(segment).to_bytes(4) if last else INTERNAL
-        if len(segment) != len(text) + OVERHEAD_BYTES or segment[:4] != begins:
+        size = len(segment)
+        if size != len(text) + OVERHEAD_BYTES or size > self.params.segment_bytes:
+            raise Forged
+        if segment[:4] != (size.to_bytes(4) if last else INTERNAL) or not (last or size == self.params.segment_bytes):
             raise Forged
         try:
             self._cipher(at).decrypt_into(segment[4:16], segment[16:], self._place(at, last), text)

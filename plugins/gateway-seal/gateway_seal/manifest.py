@@ -141,6 +141,9 @@ class DataKey:
         """The key itself, to wrap it under another key."""
         return bytes(self._key)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a data key is not serialised")
+
     def forget(self) -> None:
         self._key[:] = bytes(len(self._key))
 
@@ -192,11 +195,12 @@ class Table:
         entries = tuple(_entry(row) for row in rows)
         paths = [entry.path for entry in entries]
         blobs = [piece.blob for entry in entries for piece in entry.pieces]
-        if len(set(paths)) != len(paths) or len(set(blobs)) != len(blobs):
+        there = set(paths)
+        if len(there) != len(paths) or len(set(blobs)) != len(blobs):
             _refuse("a path or a blob twice")
         for path in paths:
             above = path.split("/")
-            if any("/".join(above[:n]) in set(paths) for n in range(1, len(above))):
+            if any("/".join(above[:n]) in there for n in range(1, len(above))):
                 _refuse("a file that is a folder, too")
         return cls(entries)
 
@@ -224,10 +228,15 @@ def check_path(path: str) -> str:
     """`path`, when it can be a file's within a model on any system. SealError otherwise."""
     steps = path.split("/")
     wrong = any(not step or step in (".", "..") or step != step.strip() for step in steps)
-    odd = any(char in path for char in '\\:*?"<>|') or any(unicodedata.category(char)[0] == "C" for char in path)
+    odd = any(char in '\\:*?"<>|' for char in path) or not is_visible(path)
     if wrong or odd or len(path.encode("utf-8", "surrogatepass")) > 1024 or unicodedata.normalize("NFC", path) != path:
         raise SealError(f"{path!r} cannot be the path of a file in a sealed model")
     return path
+
+
+def is_visible(text: str) -> bool:
+    """Whether it may be shown on a terminal. Which characters are unassigned differs between versions of Python: they may."""
+    return all(unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for char in text)
 
 
 def canonical(value: Any) -> bytes:

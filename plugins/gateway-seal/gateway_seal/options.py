@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class SealOptions:
 
     def known(self, path: Path) -> SealedPath | None:
         """The row of a path, by whatever links it is reached."""
-        there = path.resolve()
-        return next((row for row in self.models if row.path.expanduser().resolve() == there), None)
+        there = os.path.realpath(path)
+        return next((row for row in self.models if os.path.realpath(row.path.expanduser()) == there), None)
 
 
 def refs(given: str | list[str]) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from gateway_seal.wraps import unlock
 
 STRIDE_BYTES = 256 * TEXT
 """After how much `load` tells how far it has come."""
+OPENINGS = 3
+"""How often a model is opened that is replaced again and again while it is."""
 Progress = Callable[[int, int], None]
 """Told bytes done and in all, from any thread."""
 
@@ -46,7 +48,11 @@ class SealedModel:
         if pins is not None:
             _check(pins, path, manifest, header)
         key, wrap = unlock(path / header.keys_file, header, keys)
-        return cls(path, header, Table.open(manifest, header, key), key, wrap, manifest)
+        try:
+            return cls(path, header, Table.open(manifest, header, key), key, wrap, manifest)
+        except BaseException:
+            key.forget()
+            raise
 
     def blob(self, index: int, entry: Entry, piece: Piece) -> Blob:
         """One of its blobs, open. SealError when it is missing or of another size."""
@@ -95,6 +101,8 @@ class SealedWeights(ShardedWeights):
         self._blobs: dict[int, Blob] = {}
         self._arenas: dict[int, Arena] = {}
         try:
+            if folder and not self._rows:
+                raise SealError(f"there is no folder {folder!r} in the sealed model {str(model.path)!r}")
             sizes = {name: sum(row[2].size for row in rows) for name, rows in self._rows.items()}
             super().__init__(f"sealed model {str(model.path)!r}", sizes)
             for *headers, text in self._rows.values():
@@ -108,6 +116,21 @@ class SealedWeights(ShardedWeights):
             if isinstance(error, WeightsError) and not isinstance(error, SealError):
                 raise SealError(error.message) from error
             raise
+
+    @classmethod
+    def open(
+        cls, path: Path, keys: Keys, pins: Pins | None = None, folder: str = "", *, threads: int | None = None
+    ) -> SealedWeights:
+        """Those of the sealed directory at `path`, or of a folder in it. If another process replaces it meanwhile, then the new
+        ones: the files of the old generation go while they are being opened."""
+        for _ in range(OPENINGS - 1):
+            before = read_header(path)[0]
+            try:
+                return cls(SealedModel.open(path, keys, pins), folder, threads=threads)
+            except SealError:
+                if read_header(path)[0] == before:
+                    raise
+        return cls(SealedModel.open(path, keys, pins), folder, threads=threads)
 
     def span(self, file: str, begin: int, end: int) -> memoryview:
         found: list[memoryview] = []

@@ -21,8 +21,8 @@ from gateway_seal.manifest import NAME, Entry, Header, Piece
 from gateway_seal.options import Pins
 from gateway_seal.providers import default_keys
 from gateway_seal.reading import Progress, SealedModel, SealedWeights, no_progress, read_header
-from gateway_seal.wraps import Wrap, encode_wraps, read_wraps, unlock, wrap_for
-from gateway_seal.writing import OURS, Fill, SealedWriter, locked
+from gateway_seal.wraps import Wrap, encode_wraps, opened_by, read_wraps, unlock, wrap_for
+from gateway_seal.writing import OURS, Fill, SealedWriter, locked, write_at
 
 Refs = str | Sequence[str]
 
@@ -60,7 +60,7 @@ def open_sealed(
     path: Path, *, key: Refs, keys: Keys | None = None, pins: Pins | None = None, threads: int | None = None
 ) -> SealedWeights:
     """A sealed model's weights. SealError says why it does not open."""
-    return SealedWeights(SealedModel.open(path, _given(keys, key), pins), threads=threads)
+    return SealedWeights.open(path, _given(keys, key), pins, threads=threads)
 
 
 def seal(
@@ -150,7 +150,8 @@ def verify(
 
 def inspect(path: Path, *, key: Refs = (), keys: Keys | None = None) -> Inspection:
     """What can be known of a sealed model without a key, and with one also its files and tensors."""
-    manifest, header = read_header(path)
+    model = SealedModel.open(path, _given(keys, key)) if key else None
+    manifest, header = read_header(path) if model is None else (model.manifest, model.header)  # what was verified is shown
     wraps = read_wraps(path / header.keys_file)
     try:
         sizes = {name: (path / name).stat().st_size for name in os.listdir(path)}
@@ -158,8 +159,7 @@ def inspect(path: Path, *, key: Refs = (), keys: Keys | None = None) -> Inspecti
         raise SealError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     files = tensors = None
     orphans: tuple[str, ...] = ()
-    if key:
-        model = SealedModel.open(path, _given(keys, key))
+    if model is not None:
         files = {entry.path: entry.size for entry in model.table.entries}
         known = {NAME, header.keys_file, f"{NAME}.sig", *(piece.blob for _, _, piece in model.table.pieces())}
         orphans = tuple(sorted(name for name in sizes if name not in known and OURS.fullmatch(name)))
@@ -211,11 +211,10 @@ def remove_key(path: Path, *, key: Refs, remove: str | None = None, label: str |
         if (remove is None) == (label is None):
             raise SealError("say which key to remove: by its reference, or by its label")
         if remove is not None:
-            _, at = unlock(path / header.keys_file, header, _given(keys, remove))
-            going = [at]
+            going = opened_by(path / header.keys_file, header, _given(keys, remove))
         else:
             going = [at for at, wrap in enumerate(wraps) if wrap.label == label]
-        if len(going) != 1:
+        if label is not None and len(going) != 1:
             raise SealError(f"{len(going)} keys of {str(path)!r} are labelled {label!r}: one must be")
         kept = [wrap for at, wrap in enumerate(wraps) if at not in going]
         if not kept:
@@ -275,7 +274,7 @@ class _Tally:
 
             def each(offset: int, text: memoryview, base: int = base) -> None:
                 if handle is not None:
-                    os.pwrite(handle, text, base + offset)
+                    write_at(handle, text, base + offset)
                 with self._counting:
                     self._done += len(text)
                     done = self._done

@@ -20,7 +20,7 @@ from gateway_seal.crew import Crew, Scratch
 from gateway_seal.errors import SealError
 from gateway_seal.files import put_file, told
 from gateway_seal.floe import GCM256_IV256_1M, Floe
-from gateway_seal.manifest import KEY_BYTES, NAME, Entry, Piece, Table, check_path, new_blob, new_header
+from gateway_seal.manifest import KEY_BYTES, NAME, Entry, Header, Piece, Table, check_path, new_blob, new_header
 from gateway_seal.reading import Progress, SealedModel, no_progress, read_header
 from gateway_seal.wraps import encode_wraps, wrap_for
 
@@ -52,14 +52,18 @@ class SealedWriter(WeightsWriter):
         model_id = os.urandom(16) if old is None else old.header.model_id
         self._header, self._key = new_header(key, model_id, 1 if old is None else old.header.generation + 1)
         self._wraps = encode_wraps(wrap_for(keys, key, self._header))  # first: a key that cannot be had fails at once
-        self._entries: list[Entry] = []
+        self._entries: dict[str, Entry] = {}
+        self._pieces = 0
         self._written: list[Path] = []
         self._made, self._lock = lock(path, new=old is None)
         self._crew = Crew(threads)
         self._counting = threading.Lock()
-        if old is not None and read_header(path)[0] != old.manifest:
+        try:
+            if old is not None and read_header(path)[0] != old.manifest:
+                raise SealError(f"the sealed model at {str(path)!r} was replaced by another process meanwhile")
+        except BaseException:
             self.abort()
-            raise SealError(f"the sealed model at {str(path)!r} was replaced by another process meanwhile")
+            raise
 
     def add_file(self, name: str, data: bytes | memoryview) -> None:
         self.add(name, [(len(data), _gather([data]))])
@@ -72,16 +76,19 @@ class SealedWriter(WeightsWriter):
     def add(self, name: str, pieces: Sequence[tuple[int, Fill]]) -> None:
         """Add a file of one piece, or of two: each has a size, and a function that tells its text."""
         check_path(name)
-        if any(entry.path == name for entry in self._entries):
+        if name in self._entries:
             raise SealError(f"there is a file {name!r} already")
-        index = sum(len(entry.pieces) for entry in self._entries)
-        made = [self._piece(index + at, name, size, fill) for at, (size, fill) in enumerate(pieces)]
-        self._entries.append(Entry(path=name, pieces=tuple(made)))
+        made = []
+        for size, fill in pieces:
+            made.append(self._piece(self._pieces, name, size, fill))
+            self._pieces += 1
+        self._entries[name] = Entry(path=name, pieces=tuple(made))
 
     def commit(self) -> None:
-        table = Table(tuple(self._entries))
+        table = Table(tuple(self._entries.values()))
         try:
             manifest = table.seal(self._header, self._key)
+            Table.open(manifest, Header.read(manifest), self._key)  # what no reader would open must replace nothing
             keys_file = self._path / self._header.keys_file
             self._written.append(keys_file)
             put_file(keys_file, self._wraps)
@@ -138,7 +145,7 @@ class SealedWriter(WeightsWriter):
                 text = scratch.text[: min(TEXT, size - at * TEXT)]
                 fill(at * TEXT, text)
                 length = floe.encrypt_into(at, text, scratch.sealed, last=at == count - 1)
-                _write(handle, scratch.sealed[:length], at * SEGMENT)
+                write_at(handle, scratch.sealed[:length], at * SEGMENT)
                 with self._counting:
                     self._done += len(text)
                     done = self._done
@@ -212,7 +219,8 @@ def _gather(views: Sequence[bytes | memoryview]) -> Fill:
     return fill
 
 
-def _write(handle: int, data: memoryview, offset: int) -> None:
+def write_at(handle: int, data: memoryview, offset: int) -> None:
+    """All of it, also when the system takes a part at a time, as it does before it says that a disk is full."""
     done = 0
     while done < len(data):
         done += os.pwrite(handle, data[done:], offset + done)
