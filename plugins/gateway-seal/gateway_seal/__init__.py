@@ -3,7 +3,7 @@
 errors, options, files      SealError; what [plugin.seal] may say; small files, bounded and whole
 floe                        the cipher: segments that can be read in any order
 manifest, wraps             which files there are, and the keys that follow from the data key; who can unwrap that
-crew, blob                  threads that go through segments; a piece's ciphertext, and its text in memory
+memory, crew, blob          memory for text; threads that go through segments; a piece's ciphertext, and its text in memory
 reading, writing            a model whose manifest was verified, and its tensors; a model being written
 sealing, signing            seal, unseal, verify, inspect, changing keys; who made a manifest
 wrapping                    what the providers of keys share

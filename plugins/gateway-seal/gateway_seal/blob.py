@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import stat
 import threading
@@ -12,11 +10,12 @@ from pathlib import Path
 
 from gateway_seal.crew import Crew, Scratch
 from gateway_seal.errors import SealError
+from gateway_seal.files import Handle
 from gateway_seal.floe import GCM256_IV256_1M, Floe, Forged
+from gateway_seal.memory import private
 
 TEXT = GCM256_IV256_1M.text_bytes
 SEGMENT = GCM256_IV256_1M.segment_bytes
-HUGE = 2 << 20
 
 
 class Blob:
@@ -53,30 +52,29 @@ class Blob:
             ) from None
 
     def close(self) -> None:
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            os.close(handle)
+        self._handle.close()
 
     def _fill(self, segment: memoryview, offset: int) -> None:
         done = 0
         while done < len(segment):
-            got = os.preadv(self._handle, [segment[done:]], offset + done)
+            got = os.preadv(self._handle.number, [segment[done:]], offset + done)
             if not got:
                 raise Forged
             done += got
 
 
-def open_blob(file: Path, size: int, path: str) -> int:
+def open_blob(file: Path, size: int, path: str) -> Handle:
     """The handle of a regular file of exactly the size that so many bytes of text take when sealed."""
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place is not waited for
+        # A pipe in its place is not waited for.
+        handle = Handle(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
         raise SealError(f"sealed file {path!r}: its blob {file.name} cannot be opened: {error.strerror}") from error
-    facts = os.fstat(handle)
+    facts = os.fstat(handle.number)
     wanted = GCM256_IV256_1M.sealed_bytes(size)
     if stat.S_ISREG(facts.st_mode) and facts.st_size == wanted:
         return handle
-    os.close(handle)
+    handle.close()
     raise SealError(
         f"sealed file {path!r}: its blob {file.name} is not a file of {wanted} bytes: cut short, extended or exchanged"
     )
@@ -87,8 +85,9 @@ class Arena:
 
     def __init__(self, blob: Blob, crew: Crew) -> None:
         self._blob, self._crew = blob, crew
-        self._text = memoryview(_huge(blob.size))[: blob.size]
-        self._changed = threading.Condition()
+        self._text = private(blob.size)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._done = bytearray(blob.segments)
         """Of each segment: 0 not here, 1 being decrypted by a thread, 2 verified."""
 
@@ -100,50 +99,42 @@ class Arena:
         return self._text[begin:end]
 
     def _want(self, wanted: range) -> None:
-        while True:
-            with self._changed:
-                mine = [at for at in wanted if self._done[at] == 0]
-                for at in mine:
-                    self._done[at] = 1
-                if not mine:
-                    # Others may be at work on the rest; one that fails leaves 0, and this thread then sees for itself.
-                    self._changed.wait_for(lambda: not any(self._done[at] == 1 for at in wanted))
-                    if all(self._done[at] == 2 for at in wanted):
-                        return
-                    continue
-            self._decrypt(mine)
+        while not self._have(wanted):
+            pass
 
-    def _decrypt(self, mine: list[int]) -> None:
+    def _have(self, wanted: range) -> bool:
+        """Decrypt what of it no thread has begun with, or wait for those that have: whether it is all there now."""
+        mine: list[int] = []
         state = 0
         try:
+            with self._lock:
+                for at in wanted:
+                    if self._done[at] == 0:
+                        mine.append(at)
+                        self._done[at] = 1
+                if not mine:  # a thread that fails leaves 0, and this one then sees for itself
+                    self._changed.wait_for(lambda: not any(self._done[at] == 1 for at in wanted))
+                    return all(self._done[at] == 2 for at in wanted)
             self._crew.each(mine, self._one)
             state = 2
         finally:
-            with self._changed:
+            # Whatever happened, Ctrl-C too: a segment that stayed at 1 would be waited for for ever. So nothing is called
+            # before all have their state.
+            with self._lock:
                 for at in mine:
-                    if not state:
-                        place = self._place(at)
-                        place[:] = bytes(len(place))
                     self._done[at] = state
-                self._changed.notify_all()
+                if mine:
+                    self._changed.notify_all()
+                for at in mine if not state else ():
+                    place = self._place(at)
+                    place[:] = bytes(len(place))
+        return False
 
     def _one(self, at: int, scratch: Scratch) -> None:
         self._blob.decrypt(at, self._place(at), scratch)
 
     def _place(self, at: int) -> memoryview:
         return self._text[at * TEXT : at * TEXT + self._blob.text_bytes(at)]
-
-
-def _huge(size: int) -> mmap.mmap:
-    """Private zeroed memory that begins at a huge page, and stays out of core dumps."""
-    try:
-        made = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise SealError(f"there is no memory for {size} bytes of a sealed file: {error.strerror}") from error
-    for advice in ("MADV_DONTDUMP", *(["MADV_HUGEPAGE"] if size >= HUGE else [])):
-        with contextlib.suppress(AttributeError, OSError):  # not of this system: it is advice
-            made.madvise(getattr(mmap, advice))
-    return made
 
 
 Each = Callable[[int, memoryview], object]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from gateway_seal.floe import GCM256_IV256_1M
+from gateway_seal.memory import private
 
 RUN = 8
 """How many segments, one after the other, a thread takes at a time: 8 MiB, which are its alone to touch first."""
@@ -23,7 +24,7 @@ class Scratch(threading.local):
 
     def __init__(self) -> None:
         self.sealed = memoryview(bytearray(GCM256_IV256_1M.segment_bytes))
-        self.text = memoryview(bytearray(GCM256_IV256_1M.text_bytes))
+        self.text = private(GCM256_IV256_1M.text_bytes)
 
 
 Work = Callable[[int, Scratch], object]

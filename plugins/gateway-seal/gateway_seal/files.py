@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from gateway_seal.errors import SealError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A disk, a quota or a limit has no room left."""
+
+
+class Handle:
+    """The number of an open file, which is closed at the latest when nobody has it any more: Ctrl-C comes when it likes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
 
 
 def read_capped(file: Path, cap: int, what: str) -> bytes:
@@ -57,4 +75,5 @@ def sync_directory(path: Path) -> None:
 
 def told(error: OSError, path: Path) -> SealError:
     """What the disk refused, for a caller."""
-    return SealError(f"{str(path)!r} cannot be written: {error.strerror or type(error).__name__}")
+    what = "; make room there, or choose another place: what was there is as it was" if error.errno in FULL else ""
+    return SealError(f"{str(path)!r} cannot be written: {error.strerror or type(error).__name__}{what}")

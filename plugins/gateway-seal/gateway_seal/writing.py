@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway import Keys, WeightsWriter, safetensors_header
 from gateway_seal.crew import Crew, Scratch
 from gateway_seal.errors import SealError
-from gateway_seal.files import put_file, told
+from gateway_seal.files import Handle, put_file, sync_directory, told
 from gateway_seal.floe import GCM256_IV256_1M, Floe
 from gateway_seal.manifest import KEY_BYTES, NAME, Entry, Header, Piece, Table, check_path, new_blob, new_header
 from gateway_seal.reading import Progress, SealedModel, no_progress, read_header
@@ -102,28 +102,33 @@ class SealedWriter(WeightsWriter):
         self._end()
 
     def abort(self) -> None:
-        if not self._in_place():
-            for file in self._written:
-                file.unlink(missing_ok=True)
-            if self._made:
+        try:
+            if not self._in_place():
+                for file in self._written:
+                    with suppress(OSError):  # the next writer removes it
+                        file.unlink()
                 with suppress(OSError):
-                    self._path.rmdir()
-        self._end()
+                    for folder in self._made:
+                        folder.rmdir()
+        finally:
+            self._end()
 
     def _in_place(self) -> bool:
         """Whether the manifest on disk is this one, however far `commit` came: then what it names must stay."""
         try:
             with (self._path / NAME).open("rb") as file:
                 return file.read(len(self._header.encoded)) == self._header.encoded
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # nobody knows: what a manifest may name is not removed
+            return True
 
     def _end(self) -> None:
-        self._crew.close()
-        self._key.forget()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        try:
+            self._crew.close()
+        finally:
+            self._key.forget()
+            self._lock.close()
 
     def _piece(self, index: int, name: str, size: int, fill: Fill) -> Piece:
         floe = self._key.new(index, size, name)
@@ -136,8 +141,8 @@ class SealedWriter(WeightsWriter):
 
     def _write_blob(self, file: Path, floe: Floe, size: int, fill: Fill) -> None:
         count = GCM256_IV256_1M.segments(size)
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._written.append(file)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.posix_fallocate(handle, 0, GCM256_IV256_1M.sealed_bytes(size))  # a full disk is found out now
 
@@ -157,28 +162,38 @@ class SealedWriter(WeightsWriter):
             os.close(handle)
 
 
-def lock(path: Path, *, new: bool) -> tuple[bool, int]:
-    """Lock a directory for writing, made if need be: whether it was made, and the lock. SealError when it holds anything else
-    than a sealed model, when another process writes there, or when a `new` model would take an old one's place."""
+def lock(path: Path, *, new: bool) -> tuple[list[Path], Handle]:
+    """Lock a directory for writing, made if need be: what was made, innermost first, and the lock.
+
+    SealError when it holds anything else than a sealed model, when another process writes there, or when a `new` model would
+    take an old one's place.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = not path.exists()
-        path.mkdir(exist_ok=True)
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            sync_directory(folder.parent)
+        handle = Handle(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         raise told(error, path) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SealError(f"{str(path)!r} is being written to by another process") from None
-        there = os.listdir(handle)
+            fcntl.flock(handle.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had made the directory, and failed, may have removed it since: a lock of that is none.
+            mine = os.path.samestat(os.fstat(handle.number), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        except OSError as error:
+            raise told(error, path) from error
+        if not mine:
+            raise SealError(f"{str(path)!r} is being written to by another process")
+        there = os.listdir(handle.number)
         if new and NAME in there:
             raise SealError(f"there is a sealed model at {str(path)!r} already")
         if odd := [name for name in there if name != NAME and not OURS.fullmatch(name)]:
             raise SealError(f"{str(path)!r} holds {odd[0]!r}, which is no part of a sealed model: choose another directory")
     except BaseException:
-        os.close(handle)
+        handle.close()
         raise
     return made, handle
 
@@ -190,7 +205,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(handle)
+        handle.close()
 
 
 def sweep(path: Path, kept: set[str]) -> None:

@@ -18,10 +18,11 @@ from random import Random
 
 import pytest
 from gateway_seal import SealedStore, SealError, add_key, inspect, remove_key, seal, verify
-from gateway_seal.blob import SEGMENT, TEXT, Arena, _huge
+from gateway_seal.blob import SEGMENT, TEXT, Arena
 from gateway_seal.crew import RUN, Crew, Scratch
 from gateway_seal.floe import Floe, Forged, Params
 from gateway_seal.manifest import NAME, Entry, Piece, Table, canonical, check_path, new_header
+from gateway_seal.memory import private
 from gateway_seal.options import SealedPath, SealOptions
 from gateway_seal.reading import SealedWeights
 from gateway_seal.wraps import Wrap, encode_wraps, opened_by, read_wraps
@@ -250,7 +251,7 @@ def test_readers_of_the_same_segments_see_only_what_was_verified(tmp_path: Path)
 
 def test_memory_that_is_not_there_is_one_error() -> None:
     with pytest.raises(SealError, match="there is no memory"):
-        _huge(1 << 50)
+        private(1 << 50)
 
 
 def test_a_disk_that_takes_a_part_of_what_is_unsealed_leaves_nothing(tmp_path: Path) -> None:
