@@ -257,3 +257,38 @@ def test_the_configuration_of_hosted_models_in_their_readme_is_valid(tmp_path: P
         (tmp_path / "gateway.toml").write_text(f"plugins = ['remote']\n{table}" if "[[" in table else "plugins = ['remote']")
         with Gateway.from_config(tmp_path / "gateway.toml") as gw:
             assert len(gw.models()) == table.count("[[plugin.remote.models]]")
+
+
+def test_the_readme_of_sealing_does_what_it_says(tmp_path: Path) -> None:
+    """Its commands, its configuration and its Python, on the starter model, one after the other as they are printed."""
+    local = pytest.importorskip("gateway_local")
+    text = (ROOT / "plugins" / "gateway-seal" / "README.md").read_text()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(Path(local.__file__).parent / "starter" / "model")
+    first, *_ = blocks("sh", text)
+    rows, section = blocks("toml", text)
+    [snippet] = blocks("python", text)
+    program = Path(sys.executable).parent
+    script = f"set -e\nexport PATH={program}:$PATH\n{first}"
+    (tmp_path / "gateway.toml").write_text(rows)
+    script += (
+        "gateway models\ngateway run chat 'Good morrow'\ngateway inspect tiny.sealed --key env:WEIGHTS_KEY\nrm -r tiny.sealed\n"
+    )
+    # No KMS here: what stands beside the key in the environment is a second one in it.
+    snippet = snippet.replace('"aws-kms:alias/weights"', '"env:OTHER_KEY"')
+    script += f"export OTHER_KEY=$(openssl rand -base64 32)\ncat > s.py <<'EOF'\n{snippet}EOF\npython s.py\n"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "verified 6 files" in done.stdout
+    assert "tiny    " in done.stdout
+    (tmp_path / "gateway.toml").write_text(section)
+    done = subprocess.run(
+        [program / "gateway", "models"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "WEIGHTS_KEY": "x"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "require_sealed" in done.stdout  # the starter is not sealed

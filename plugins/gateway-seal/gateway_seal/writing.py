@@ -144,7 +144,8 @@ class SealedWriter(WeightsWriter):
         self._written.append(file)
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            os.posix_fallocate(handle, 0, GCM256_IV256_1M.sealed_bytes(size))  # a full disk is found out now
+            if hasattr(os, "posix_fallocate"):  # a full disk is found out now
+                os.posix_fallocate(handle, 0, GCM256_IV256_1M.sealed_bytes(size))
 
             def one(at: int, scratch: Scratch) -> None:
                 text = scratch.text[: min(TEXT, size - at * TEXT)]

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from gateway_seal import SealError, open_sealed, rotate, seal, verify
 from key_case import CONTEXT, KEY
 
 from gateway import AsyncGateway, KeyNotMine, Keys, PluginError, Resources
@@ -112,6 +113,19 @@ def test_the_keys_of_every_plugin_are_lent_to_services(install: Install, monkeyp
     ):
         with pytest.raises(KeyNotMine):  # and so the next of the caller's keys is tried
             keys.unwrap(uri, wrapped, context)
+
+
+def test_a_key_of_another_plugin_seals_and_opens_a_model(install: Install, plain: Path, tmp_path: Path) -> None:
+    install()
+    keys = lent()
+    seal(plain, tmp_path / "sealed", key=["lockbox:weights", "env:SEAL_KEY"], keys=keys)
+    for key in ("lockbox:weights", "env:SEAL_KEY"):
+        verify(tmp_path / "sealed", key=key, keys=keys)
+    rotate(tmp_path / "sealed", key="env:SEAL_KEY", new="lockbox:other", keys=keys)
+    with open_sealed(tmp_path / "sealed", key="lockbox:other", keys=keys) as weights:
+        assert bytes(weights.read("a")) == bytes(range(24))
+    with pytest.raises(SealError, match="lockbox:none"):
+        verify(tmp_path / "sealed", key="lockbox:none", keys=keys)
 
 
 def test_two_plugins_that_provide_one_scheme_are_both_named(install: Install) -> None:
