@@ -369,8 +369,8 @@ def slicing(contender: Any, plain: Path, sealed: Path) -> dict[str, float]:
     chance = random.Random(6)
     clock = Clock()
     part = opened()
-    got = part(ROWS // 2)
-    fresh = clock.read()["wall"]
+    opening, clock = clock.read()["wall"], Clock()
+    got, fresh = part(ROWS // 2), clock.read()["wall"]
     check, each = zlib.crc32(got), []
     for _ in range(SLICES):
         row = chance.randrange(ROWS - SLICE_ROWS)
@@ -378,7 +378,7 @@ def slicing(contender: Any, plain: Path, sealed: Path) -> dict[str, float]:
         got = part(row)
         each.append(clock.read()["wall"])
         check = zlib.crc32(got, check)
-    return {"fresh": fresh, "opened": sorted(each)[SLICES // 2], "worst": max(each), "check": check}
+    return {"opening": opening, "fresh": fresh, "opened": sorted(each)[SLICES // 2], "worst": max(each), "check": check}
 
 
 def main() -> None:

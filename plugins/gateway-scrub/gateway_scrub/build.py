@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
-from gateway import SystemClock, secret
 from gateway_scrub.conversation import Conversations
 from gateway_scrub.detect import Detector, Detectors, Find
 from gateway_scrub.model import ExtractDetector
@@ -38,10 +36,6 @@ def scrub_of(options: ScrubOptions) -> Scrub:
     for at, row in enumerate(options.rules):
         rule_of(row, f"plugin.scrub.rules.{at}")  # what is wrong with them is told at the start
     conversations = Conversations(
-        clock=SystemClock(),
-        most=options.conversations,
-        ttl_s=options.ttl_s,
-        file=None if options.file is None else Path(options.file).expanduser(),
-        key=None if options.key is None else secret(options.key),
+        max_conversations=options.conversations, ttl_s=options.ttl_s, key=options.key or "", file=options.file or ""
     )
     return Scrub(options, partial(detectors_of, options), conversations)

@@ -66,14 +66,14 @@ class ScrubOptions:
     """How many conversations are remembered at most; the one that was quiet the longest goes first."""
     ttl_s: float = 86_400.0
     """For how long after its last use."""
-    file: str | None = None
-    """A file to keep them in, encrypted with `key`."""
     key: str | None = None
-    """Reference of the secret that encrypts the file, such as ``env:NAME``."""
+    """Reference of 32 bytes in base64, such as ``env:NAME``: with it a conversation has the same placeholders after a restart."""
+    file: str | None = None
+    """A file to keep the conversations in, encrypted with `key`."""
 
     def __post_init__(self) -> None:
-        if (self.file is None) != (self.key is None):
-            raise ConfigError("plugin.scrub: file and key go together")
+        if self.file is not None and self.key is None:
+            raise ConfigError("plugin.scrub: file needs a key, which it is encrypted with")
         if not 0.0 <= self.threshold <= 1.0:
             raise ConfigError("plugin.scrub.threshold must be between 0 and 1")
 

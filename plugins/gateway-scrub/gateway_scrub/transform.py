@@ -108,7 +108,9 @@ class Scrub(Transform):
             raise ValueError("the request holds what this model may not have")
         meta = request.meta
         conversation = self._conversations.get(meta.tenant, meta.conversation)
-        return Covered(request, seen, card, conversation, self._options, self._secrets)
+        covered = Covered(request, seen, card, conversation, self._options, self._secrets)
+        self._conversations.save()  # before it is sent: what comes back must be known, also after a crash
+        return covered
 
     def _blocked(self, seen: Seen, types: Iterable[str], place: str) -> bool:
         """Whether a model of this place may not have the request at all."""
