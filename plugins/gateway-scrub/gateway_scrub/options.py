@@ -67,7 +67,7 @@ class ScrubOptions:
     ttl_s: float = 86_400.0
     """For how long after its last use."""
     key: str | None = None
-    """Reference of 32 bytes in base64, such as ``env:NAME``: with it a conversation has the same placeholders after a restart."""
+    """Reference of 32 bytes in base64, such as ``env:NAME``: with it placeholders are the same after a restart."""
     file: str | None = None
     """A file to keep the conversations in, encrypted with `key`."""
 
