@@ -32,10 +32,10 @@ from gateway import (
     Transform,
     Veto,
 )
-from gateway_scrub.conversation import Conversation
+from gateway_scrub.conversation import Conversation, How
 from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import Detectors
-from gateway_scrub.options import Action, ScrubOptions
+from gateway_scrub.options import ScrubOptions
 from gateway_scrub.restore import Restorer
 from gateway_scrub.spans import Span
 from gateway_scrub.walk import Piece, walk
@@ -204,8 +204,11 @@ class Covered(Rewrite):
             raise ValueError("the request was changed after it was inspected: let scrub be the first of the transforms")
         return spans
 
-    def _how(self, span: Span) -> Action:
-        return self._options.action(span.type, secret=span.type in self._secrets, place=self._place)
+    def _how(self, span: Span) -> How:
+        action = self._options.action(span.type, secret=span.type in self._secrets, place=self._place)
+        if action == "block":  # which `begin` has looked for
+            raise ValueError("the request holds what this model may not have")
+        return action
 
     def _typed(self, text: str, spans: Sequence[Span]) -> str:
         out, at = [], 0
