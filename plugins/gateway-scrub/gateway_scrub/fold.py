@@ -10,13 +10,16 @@ WIDE = re.compile(
 )
 """What is folded: only what matters in a number, an address or a key."""
 HIDDEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f]+")
+EAST = re.compile("[\u3000-\uffef]")
+"""A character of Chinese, Japanese or Korean: most texts have none, and need not be searched for words of theirs."""
 TABLE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x2010: 0x2D, 0x2011: 0x2D, 0x2012: 0x2D, 0x2013: 0x2D, 0x2212: 0x2D, 0xA0: 0x20, 0x2007: 0x20, 0x202F: 0x20, 0x3000: 0x20,
 }  # fmt: skip
 
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `east`: whether it has characters of
+    East Asia. `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
@@ -27,6 +30,7 @@ class Folded:
             if WIDE.search(text):
                 text = WIDE.sub(_narrow, text)
         self.text = text
+        self.east = not text.isascii() and EAST.search(text) is not None
         self.lower = text.replace("İ", "i").lower()  # the one letter that becomes two in lower case
 
     def span(self, start: int, end: int) -> tuple[int, int]:
