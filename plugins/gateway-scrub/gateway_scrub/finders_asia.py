@@ -18,6 +18,9 @@ COUNTED = re.compile(rf"{NUMBER}(?:号楼|号院|号|號|弄|栋|棟|幢|座|单
 COUNTED_END = re.compile(rf"{NUMBER}\Z")
 """A number, before its unit."""
 MORE = re.compile(rf"(?:[ ,-]?{COUNTED.pattern}){{1,6}}(?:[0-9]{{3,4}}(?![0-9A-Za-z]))?")
+BUILDING = re.compile(
+    rf"[{HAN}]{{1,10}}?(?:大厦|广场|公寓|花园|小区|中心|大楼|园区|[园苑城汇府湾村座楼])(?:[ ,-]?{COUNTED.pattern}){{1,4}}"
+)
 LEVEL = re.compile(
     "特别行政区|自治区|自治州|开发区|新区|街道|大道|大街|胡同|小区|社区|花园|公寓|大厦|广场|工业园|科技园|产业园|新村"
     "|[省市区區县縣州盟旗镇鎮乡鄉村路街巷里苑园城庄屯弄]"
@@ -55,7 +58,8 @@ def cn_address(text: str, lower: str) -> Iterator[Place]:
         counted = len(COUNTED.findall(text, number.start(), more.end()))
         road = ROAD.search(text, begin + 1, number.start()) is not None
         if levels + counted > 2 or (road and levels + counted > 1 and number.start() - begin > 2):
-            last = more.end()
+            building = BUILDING.match(text, more.end())
+            last = building.end() if building else more.end()
             yield begin, last
     for label in LABEL.finditer(text):
         value = VALUE.match(text, label.end())
