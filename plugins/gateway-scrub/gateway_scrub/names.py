@@ -1,6 +1,7 @@
 """NameRules: names of people by what stands around them, without a model: titles, "my name is", labels, greetings, signatures.
 
-A model finds more; this finds what is plain, at the speed of a search for literals. What scores 0.5 or more is right in most texts.
+A model finds more; this finds what is plain, at the speed of a search for literals. What scores 0.5
+or more is right in most texts.
 `names_latin` and `names_east` say how; the words they know are in rules/names.txt.
 """
 

@@ -14,17 +14,19 @@ from gateway_scrub.tables import words
 HAN = "一-鿿"
 IS_HAN = re.compile(f"[{HAN}]")
 LABEL = re.compile(
-    "(?:(?:姓名|名字|联系人|聯繫人|聯絡人|联络人|收件人|收货人|寄件人|负责人|代表人|申请人|申請人|患者|病人|经办人|签名|签字|户名|戶名|持卡人|投保人|被保险人|监护人|氏名)"
-    "(?:姓名|名字|名称)?(?:是|叫|为|:|：)[: \t「【《]{0,3}|(?:姓名|氏名)[ \t]{1,3}|(?:姓名|联系人|收件人)(?=[一-鿿]{2,4}(?:电话|手机|,|，|性别|男|女)))"
+    "(?:(?:姓名|名字|联系人|聯繫人|聯絡人|联络人|收件人|收货人|寄件人|负责人|代表人|申请人|申請人|患者|病人|经办人|签名|签字|户名|戶名|持卡人|投保人"
+    "|被保险人|监护人|氏名)(?:姓名|名字|名称)?(?:是|叫|为|:|：)[: \t「【《]{0,3}|(?:姓名|氏名)[ \t]{1,3}"
+    "|(?:姓名|联系人|收件人)(?=[一-鿿]{2,4}(?:电话|手机|,|，|性别|男|女)))"
 )
-LABELS = ("姓名", "名字", "系人", "繫人", "絡人", "络人", "件人", "货人", "责人", "代表人", "请人", "請人", "患者", "病人", "办人", "签名", "签字", "户名", "戶名", "持卡人", "保人",
-          "保险人", "监护人", "氏名")  # fmt: skip
+LABELS = re.compile(
+    "姓名|名字|系人|繫人|絡人|络人|件人|货人|责人|代表人|请人|請人|患者|病人|办人|签名|签字|户名|戶名|持卡人|保人|保险人|监护人|氏名"
+)
 I_AM = re.compile("我(?:的名字)?(?:叫做?|名叫|的名字是|姓名是)[ :：]?")
 CALLED = re.compile("(?:名叫|叫做|名为|名為|本名|真名|化名)(?:叫|是)?")
-TITLES = tuple(
-    "先生 女士 小姐 老师 老師 医生 醫生 大夫 经理 經理 教授 律师 律師 主任 同学 同學 师傅 師傅 局长 处长 科长 院长 校长 书记 部长 市长 县长 董事长 董事 总监 总裁 博士 护士 会计 法官 检察官 警官 阿姨 叔叔 太太 夫人".split()
+TITLE = re.compile(
+    "先生|女士|小姐|老师|老師|医生|醫生|大夫|经理|經理|教授|律师|律師|主任|同学|同學|师傅|師傅|局长|处长|科长|院长|校长|书记"
+    "|部长|市长|县长|董事|总监|总裁|博士|护士|会计|法官|检察官|警官|阿姨|叔叔|太太|夫人"
 )
-TITLE_END = re.compile("|".join(TITLES))
 BOSS = re.compile(r"总(?=[说好您的在请那这也让,，。!！?？:：\s]|\Z)")
 LEFT_OK = frozenset("的和与跟找请问给向让叫对由是被把及位见约到在为以有说听等看帮陪因而但那这是了约派同即系爱谢嘿喂着称")
 NOT_ALONE = frozenset("和向从连位时成包单当应任关解查管何边左路房车古项")
@@ -35,19 +37,23 @@ SAN = re.compile("様|さん|氏(?![名族])|と申します|です")
 KOREAN = re.compile("씨(?![앗름족줄])|님|입니다")
 KOREAN_NAME = re.compile("[가-힣]{3} ?\\Z")
 KOREAN_LABEL = re.compile(
-    "(?:이름|성명|성함|예금주|수취인|보호자|환자명|담당자)(?:은|는|이)?[ ]?[:：]?[ ]{0,2}(?P<v>[가-힣]{2,4})(?=[ ,.\n)/]|입니다|이고|이며|\\Z)"
+    "(?:이름|성명|성함|예금주|수취인|보호자|환자명|담당자)(?:은|는|이)?[ ]?[:：]?[ ]{0,2}(?P<v>[가-힣]{2,4})"
+    "(?=[ ,.\n)/]|입니다|이고|이며|\\Z)"
 )
-KOREAN_TITLES = ("교수", "사장", "부장", "과장", "대리", "팀장", "원장", "선생", "작가", "감독", "기사", "회장", "고객", "손님", "하나", "부모", "주인", "장인", "공주", "왕자", "도련", "스승", "의사", "이모")  # fmt: skip
+KOREAN_TITLE = re.compile(
+    "(?:교수|사장|부장|과장|대리|팀장|원장|선생|작가|감독|기사|회장|고객|손님|하나|부모|주인|장인|공주|왕자|도련|스승|의사|이모) ?\\Z"
+)
+"""What comes before a word of respect and is no name."""
 COMPANY = re.compile("有限责任公司|股份有限公司|有限公司|集团公司|股份公司|事务所|株式会社")
 
 
 def people(text: str) -> Iterator[Span]:
     """Names, some of which may overlap."""
-    for anchor in LABELS:
-        for at in _each(text, anchor):
-            match = LABEL.match(text, at) or LABEL.match(text, max(at - 1, 0)) or LABEL.match(text, max(at - 2, 0))
-            if match is not None:
-                yield from _labelled(text, match.end(), 0.9, "label")
+    for label in LABELS.finditer(text):
+        at = label.start()
+        match = LABEL.match(text, at) or LABEL.match(text, max(at - 1, 0)) or LABEL.match(text, max(at - 2, 0))
+        if match is not None:
+            yield from _labelled(text, match.end(), 0.9, "label")
     for anchor in ("我叫", "我的名字", "我名叫"):
         for at in _each(text, anchor):
             match = I_AM.match(text, at)
@@ -121,19 +127,14 @@ def _labelled(text: str, at: int, score: float, cue: str, *, careful: bool = Fal
 
 def _titled(text: str) -> Iterator[Span]:
     known = _known()
-    for match in TITLE_END.finditer(text):
+    for match in TITLE.finditer(text):
         begin = _before_title(text, match.start())
         if begin is not None:
             alone = match.start() - begin == 1
             yield Span(begin, match.start(), "PERSON", 0.75 if alone else 0.85, "names: title")
     for match in BOSS.finditer(text):
         at = match.start() - 1
-        if (
-            at >= 0
-            and text[at] in known.family
-            and text[at] not in known.rare
-            and (at == 0 or not IS_HAN.match(text[at - 1]) or text[at - 1] in LEFT_OK)
-        ):
+        if at >= 0 and text[at] in known.family and text[at] not in known.rare and _apart(text, at):
             yield Span(at, at + 1, "PERSON", 0.65, "names: title")
 
 
@@ -144,26 +145,22 @@ def _before_title(text: str, end: int) -> int | None:
         if text[max(end - length, 0) : end][:2] in known.double and end >= length:
             return end - length
     if end >= 3 and text[end - 3] in known.family and all(char in known.given_cn for char in text[end - 2 : end]):
-        if (
-            text[end - 3 : end] not in known.never_cn
-            and text[end - 3 : end - 1] not in known.never_cn
-            and text[end - 2 : end] not in known.never_cn
-        ):
+        whole = text[end - 3 : end]
+        if known.never_cn.isdisjoint((whole, whole[:2], whole[1:])):
             return end - 3
     if end >= 2 and text[end - 2 : end] in known.double:
         return end - 2
-    if (
-        end >= 2
-        and text[end - 2] in known.family
-        and text[end - 1] in known.given_cn
-        and text[end - 2 : end] not in known.never_cn
-    ):
-        if text[end - 2] not in known.rare or end == 2 or not IS_HAN.match(text[end - 3]) or text[end - 3] in LEFT_OK:
+    if end >= 2 and text[end - 2] in known.family and text[end - 1] in known.given_cn:
+        if text[end - 2 : end] not in known.never_cn and (text[end - 2] not in known.rare or _apart(text, end - 2)):
             return end - 2
-    if end >= 1 and text[end - 1] in known.family and text[end - 1] not in NOT_ALONE:
-        if end == 1 or not IS_HAN.match(text[end - 2]) or text[end - 2] in LEFT_OK:
-            return end - 1
+    elif end >= 1 and text[end - 1] in known.family and text[end - 1] not in NOT_ALONE and _apart(text, end - 1):
+        return end - 1
     return None
+
+
+def _apart(text: str, at: int) -> bool:
+    """Whether a name may begin here: not within a word, as far as the character before tells."""
+    return at == 0 or not IS_HAN.match(text[at - 1]) or text[at - 1] in LEFT_OK
 
 
 def _foreign(text: str, dot: int) -> Iterator[Span]:
@@ -209,11 +206,11 @@ def _japanese(text: str) -> Iterator[Span]:
 def _korean(text: str) -> Iterator[Span]:
     known = _known()
     for match in KOREAN_LABEL.finditer(text):
-        if match["v"][0] in known.korean and not match["v"].endswith(KOREAN_TITLES):
+        if match["v"][0] in known.korean and not KOREAN_TITLE.search(match["v"]):
             yield Span(match.start("v"), match.end("v"), "PERSON", 0.85, "names: label")
     for match in KOREAN.finditer(text):
         name = KOREAN_NAME.search(text, max(match.start() - 4, 0), match.start())
-        if name is None or text[name.start()] not in known.korean or name.group().rstrip().endswith(KOREAN_TITLES):
+        if name is None or text[name.start()] not in known.korean or KOREAN_TITLE.search(name.group()):
             continue
         begin = name.start()
         if begin and "가" <= text[begin - 1] <= "힣":

@@ -1,4 +1,4 @@
-"""Names in Latin letters, by titles, cues, labels, greetings, closings and mail headers of six languages, and by given names."""
+"""Names in Latin letters, by titles, cues, labels, greetings, closings, mail headers of six languages, and by given names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ UP = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİĶŁŃŅŇŐŒŘŚŞŠŤŪŮ�
 LOW = "a-zß-öø-ÿāăąćčďđēėęěğģīįıķłńņňőœřśşšťūůűųźżž"
 CAP = rf"(?:(?:Mc|Mac|De|Di|La|Le|[OD]['’])?[{UP}][{LOW}]+(?:-[{UP}]?[{LOW}]+|['’](?!s[^{LOW}]|s\Z)[{UP}{LOW}][{LOW}]+)*)"
 SHOUT = rf"[{UP}]{{2,20}}(?:['’-][{UP}]+)?"
-PART = "(?:v[ao]n (?:de[rnm]? )?|de (?:la |las |los )?|del |della |di |da |do[s]? |das |du |la |le |el |al-?|bin |ibn |ben |zu |ter |ten |y |e )"
+PART = (
+    "(?:v[ao]n (?:de[rnm]? )?|de (?:la |las |los )?|del |della |di |da |do[s]? |das |du |la |le |el |al-?|bin |ibn |ben |zu "
+    "|ter |ten |y |e )"
+)
 NAME = re.compile(
     rf"(?:[{UP}]\.[ -]?){{0,3}}(?:{PART})?{CAP}(?: (?:{PART})?(?:{CAP}|[{UP}]\.(?= [{UP}])|[{UP}](?= [{UP}][{LOW}]))){{0,4}}"
 )
@@ -29,20 +32,42 @@ TITLE = re.compile(
     r"(?P<dot>\.?) (?:(?:Dr|Prof|med|h\.c|Mag|Ing|Doktor|Doctor|Professor|Doutor|Docteur)\.? ?){0,3}"
 )
 FULL_TITLES = frozenset(
-    "sir lord lady don doña justice judge captain colonel reverend sen gov gen hon rabbi imam col mag ing comte".split()
+    {
+        "sir",
+        "lord",
+        "lady",
+        "don",
+        "doña",
+        "justice",
+        "judge",
+        "captain",
+        "colonel",
+        "reverend",
+        "sen",
+        "gov",
+        "gen",
+        "hon",
+        "rabbi",
+        "imam",
+        "col",
+        "mag",
+        "ing",
+        "comte",
+    }
 )
 """Titles that are other words too: a name of two words must follow, or a full stop and one."""
 HOLDER = re.compile(
-    r"(?:full|first|last|middle|family|given|sur|maiden|legal|birth|customer|client|patient|contact|employee|student|applicant|cardholder|card[ _-]holder"
-    r"|account[ _-]holder|passenger|guest|recipient|sender|billing|holder|spouse|mother|father|insured|tenant|beneficiary|member|vor|nach|familien|pré|sobre"
-    r"|cog|kunden|patienten)['’]?s?[ _-]?\Z"
+    r"(?:full|first|last|middle|family|given|sur|maiden|legal|birth|customer|client|patient|contact|employee|student|applicant"
+    r"|card[ _-]?holder|account[ _-]holder|passenger|guest|recipient|sender|billing|holder|spouse|mother|father|insured|tenant"
+    r"|beneficiary|member|vor|nach|familien|pré|sobre|cog|kunden|patienten)['’]?s?[ _-]?\Z"
 )
 LABEL = re.compile(
     r"(?:names?|nom|noms|nome|nombres?|apellidos?|naam)(?: completo| complet| \(s\))?[\"']?[ \t]{0,2}[:=：][ \t]{0,3}[\"'“]?"
 )
 IS_NAME = re.compile(r"(?:name(?: is|['’]s| ist| was)|nom est|nome (?:è|é|e['’])|nombre es)(?: actually| also)? ")
 OWNER = re.compile(
-    r"(?:my|his|her|whose|their|the patient['’]s|client['’]s|full|first|last|mein|sein|ihr|mon|son|mi|su|mio|suo|meu|seu|o|il)[ -]\Z"
+    r"(?:my|his|her|whose|their|the patient['’]s|client['’]s|full|first|last|mein|sein|ihr|mon|son|mi|su|mio|suo|meu|seu|o|il)"
+    r"[ -]\Z"
 )
 NAME_CUES = tuple(map(re.compile, (
     r"name(?:(?:s|['’]s| is| ist| was)? |[\"']?[ \t]{0,2}[:=：])",
@@ -57,12 +82,12 @@ I_AM_CUES = tuple(map(re.compile, ("i am ", "i['’]m ", "ich bin ", "je suis ",
 CALLED = re.compile(r"(?:m['’]appelle|me llamo|mi chiamo|me chamo|chamo-me|ich hei(?:ß|ss)e|hei(?:ß|ss)e) ")
 CALLING = re.compile(r" (?:calling|speaking|writing)(?![a-z])")
 LINE = (
-    r"[ \t>]*+(?=[A-Z])(?:(?P<greet>Hi|Hello|Hey|Hiya|Dear|Bonjour|Salut|Hallo|Hola|Ciao|Olá|Oi|Cher|Chère|Liebe[rs]?|Estimad[oa]|Querid[oa]|Car[oa]|Gentile|Prezad[oa]"
-    r"|Sehr geehrter?|Good (?:morning|afternoon|evening)),? "
-    r"|(?:(?:Best|Kind|Kindest|Warm|Warmest|With best|With kind|With warm|Many) )?(?:[Rr]egards|[Ww]ishes|[Tt]hanks|[Bb]est)[,.!]?\s{0,3}\n[ \t>]*"
-    r"|(?:Sincerely|Yours (?:sincerely|truly|faithfully)|Sincerely yours|Cheers|Thank you|Love|Respectfully|Mit freundlichen Gr[üu](?:ß|ss)en"
-    r"|(?:Viele|Liebe|Beste|Herzliche) Gr[üu](?:ß|ss)e|Cordialement|Bien à vous|Saludos|Atentamente|Un saludo|Cordiali saluti|Distinti saluti"
-    r"|Atenciosamente|Abraços?)[,.!]?\s{0,3}\n[ \t>]*)"
+    r"[ \t>]*+(?=[A-Z])(?:(?P<greet>Hi|Hello|Hey|Hiya|Dear|Bonjour|Salut|Hallo|Hola|Ciao|Olá|Oi|Cher|Chère|Liebe[rs]?|Estimad[oa]"
+    r"|Querid[oa]|Car[oa]|Gentile|Prezad[oa]|Sehr geehrter?|Good (?:morning|afternoon|evening)),? "
+    r"|(?:(?:(?:Best|Kind|Kindest|Warm|Warmest|With best|With kind|With warm|Many) )?(?:[Rr]egards|[Ww]ishes|[Tt]hanks|[Bb]est)"
+    r"|Sincerely|Yours (?:sincerely|truly|faithfully)|Sincerely yours|Cheers|Thank you|Love|Respectfully"
+    r"|Mit freundlichen Gr[üu](?:ß|ss)en|(?:Viele|Liebe|Beste|Herzliche) Gr[üu](?:ß|ss)e|Cordialement|Bien à vous|Saludos"
+    r"|Atentamente|Un saludo|Cordiali saluti|Distinti saluti|Atenciosamente|Abraços?)[,.!]?\s{0,3}\n[ \t>]*)"
 )
 FIRST_LINE, NEXT_LINE = re.compile(LINE), re.compile("\n" + LINE)
 SIGNED = re.compile(r"(?<![a-z-])(?P<how>signed(?: by|,|:)|signiert von|unterzeichnet|firmado(?: por)?:?|signé(?: par)?:?) ")
@@ -72,8 +97,8 @@ MAIL_NAME = re.compile(
 )
 COMPANY = re.compile(
     rf"(?:[{UP}][{UP}{LOW}0-9&'’.-]{{0,29}}(?<=[{UP}{LOW}0-9]),? (?:& |and |und |et |of |für )?){{1,5}}"
-    r"(?:Inc\b\.?|GmbH(?: & Co\.? KG)?|Ltd\b\.?|LLC\b|LLP\b|Corp\b\.?|Corporation\b|PLC\b|plc\b|AG\b|KGaA\b|S\.A\.|SARL\b|S\.r\.l\.|SpA\b|S\.p\.A\.|B\.V\.|N\.V\.|Pty\b"
-    r"|Co\., Ltd\b\.?)"
+    r"(?:Inc\b\.?|GmbH(?: & Co\.? KG)?|Ltd\b\.?|LLC\b|LLP\b|Corp\b\.?|Corporation\b|PLC\b|plc\b|AG\b|KGaA\b|S\.A\."
+    r"|SARL\b|S\.r\.l\.|SpA\b|S\.p\.A\.|B\.V\.|N\.V\.|Pty\b|Co\., Ltd\b\.?)"
 )
 
 
@@ -102,6 +127,8 @@ def _titled(text: str) -> Iterator[Span]:
         if title in ("sr", "don", "dr") and text[start - 2 : start - 1].islower() and _capital_before(text, start):
             continue  # John Smith Sr. He went
         end, count = read(text, at, loose=True, shout=match.group()[:2].isupper())
+        if match.group()[:2].isupper() and not match["dot"] and not SHOUTED.match(text, at):
+            continue  # MS Windows
         if not count or (title in FULL_TITLES and count < 2 and not match["dot"]) or AFTER_NAME.match(text, end):
             continue
         first = WORD.match(text, at)
@@ -136,8 +163,8 @@ def _said(text: str, lower: str) -> Iterator[Span]:
             match = LABEL.match(lower, at)
             if match is not None:
                 yield from _labelled(text, at, match.end(), bool(HOLDER.search(before)) or lower[at] == "a")
-    for anchor in ("ppelle", "amo ", "amo-me ", "ich hei"):
-        for at in _each(lower, anchor):
+    for literal in ("ppelle", "amo ", "amo-me ", "ich hei"):
+        for at in _each(lower, literal):
             match = CALLED.search(lower, max(at - 7, 0), at + 16)
             if match is not None:
                 yield from spoken(match.end(), "called", 0.9, one=0.8, lowered=True)
@@ -164,11 +191,11 @@ def _said(text: str, lower: str) -> Iterator[Span]:
             and not lower[at - 1 : at].isalpha()
         ):
             yield Span(at + 5, end, "PERSON", 0.8 if _first(text, at + 5) in known.given else 0.6, "names: dear")
-    for anchor, told in (("signed", SIGNED), ("named ", NAMED)):
-        for at in _each(lower, anchor):
+    for literal, told in (("signed", SIGNED), ("named ", NAMED)):
+        for at in _each(lower, literal):
             match = told.match(lower, at)
             if match is not None and _first(text, match.end()) in known.sure:
-                yield from spoken(match.end(), anchor.strip(), 0.75, one=0.0)
+                yield from spoken(match.end(), literal.strip(), 0.75, one=0.0)
 
 
 def _labelled(text: str, at: int, end: int, holder: bool) -> Iterator[Span]:
@@ -247,19 +274,23 @@ def _pairs(text: str) -> Iterator[Span]:
         after = WORD.match(text, end + 1) if text[end : end + 1] == " " else None
         if after is not None and after.group()[:1].isupper() and after.group().lower() in known.never_end:
             continue
-        if text[max(start - 7, 0) : start].endswith(
-            ("San ", "Santa ", "Saint ", "St. ", "St ", "New ", "Fort ", "Port ", "Mount ", "Lake ")
-        ):
+        if BEFORE_PLACE.search(text, max(start - 12, 0), start):
             continue
         yield Span(start, end, "PERSON", 0.6, "names: given name")
 
 
+BEFORE_PLACE = re.compile(
+    r"(?:San|Santa|Saint|St\.?|New|Fort|Port|Mount|Lake|Rue|Avenue|Av\.|Avenida|Calle|Via|Viale|Piazza|Plaza|Rua|Praça|Place"
+    r"|ulica|ul\.) \Z",
+    re.IGNORECASE,
+)
+"""What comes before a person's name that has become a place's."""
 PAIR = re.compile(rf"(?P<given>[{UP}][{LOW}]+) (?=[{UP}])")
 
 
 def read(text: str, at: int, *, loose: bool = False, shout: bool = False) -> tuple[int, int]:
-    """Where the name that begins here ends, and of how many words it is; 0 words when there is none. `loose`: after a title, where
-    King and Young are names."""
+    """Where the name that begins here ends, and of how many words it is; 0 words when there is none. `loose`: after a title,
+    where King and Young are names; `shout`: it may be in capitals."""
     known = _known()
     match = NAME.match(text, at) or (SHOUTED.match(text, at) if shout else None)
     if match is None:
@@ -279,7 +310,38 @@ def read(text: str, at: int, *, loose: bool = False, shout: bool = False) -> tup
     return (end, count) if count else (at, 0)
 
 
-PARTS = frozenset("van von der den dem de la las los del della di da dos do das du le el al bin ibn ben zu ter ten y e".split())
+PARTS = frozenset(
+    {
+        "van",
+        "von",
+        "der",
+        "den",
+        "dem",
+        "de",
+        "la",
+        "las",
+        "los",
+        "del",
+        "della",
+        "di",
+        "da",
+        "dos",
+        "do",
+        "das",
+        "du",
+        "le",
+        "el",
+        "al",
+        "bin",
+        "ibn",
+        "ben",
+        "zu",
+        "ter",
+        "ten",
+        "y",
+        "e",
+    }
+)
 
 
 class Known:
