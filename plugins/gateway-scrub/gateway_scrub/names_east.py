@@ -28,7 +28,7 @@ TITLE = re.compile(
     "|部长|市长|县长|董事|总监|总裁|博士|护士|会计|法官|检察官|警官|阿姨|叔叔|太太|夫人"
 )
 BOSS = re.compile(r"总(?=[说好您的在请那这也让,，。!！?？:：\s]|\Z)")
-LEFT_OK = frozenset("的和与跟找请问给向让叫对由是被把及位见约到在为以有说听等看帮陪因而但那这是了约派同即系爱谢嘿喂着称")
+LEFT_OK = frozenset("的和与跟找请问给向让叫对由是被把及位见约到在为以有说听等看帮陪因而但那这是了约派同即系爱谢嘿喂着称小老")
 NOT_ALONE = frozenset("和向从连位时成包单当应任关解查管何边左路房车古项")
 NEXT_LABEL = re.compile(
     "性别|年龄|电话|手机|身份证|民族|出生|住址|地址|邮箱|微信|职务|职业|男|女|联系|学号|工号|部门|单位|今年|来自|是|也|的|和|在|说|住|很|想|要|刚|毕业|现在|，"
@@ -37,11 +37,12 @@ SAN = re.compile("様|さん|氏(?![名族])|と申します|です")
 KOREAN = re.compile("씨(?![앗름족줄])|님|입니다")
 KOREAN_NAME = re.compile("[가-힣]{3} ?\\Z")
 KOREAN_LABEL = re.compile(
-    "(?:이름|성명|성함|예금주|수취인|보호자|환자명|담당자)(?:은|는|이)?[ ]?[:：]?[ ]{0,2}(?P<v>[가-힣]{2,4})"
-    "(?=[ ,.\n)/]|입니다|이고|이며|\\Z)"
+    "(?:이름|성명|성함|예금주|수취인|보호자|환자명|담당자)(?:은|는|이)?[ ]?[:：]?[ ]{0,2}"
+    "(?P<v>[가-힣]{2,4})(?=[ ,.\n)/]|입니다|이고|이며|\\Z)"
 )
 KOREAN_TITLE = re.compile(
-    "(?:교수|사장|부장|과장|대리|팀장|원장|선생|작가|감독|기사|회장|고객|손님|하나|부모|주인|장인|공주|왕자|도련|스승|의사|이모) ?\\Z"
+    "(?:교수|사장|부장|과장|대리|팀장|원장|선생|작가|감독|기사|회장|고객|손님|하나|부모|주인"
+    "|장인|공주|왕자|도련|스승|의사|이모) ?\\Z"
 )
 """What comes before a word of respect and is no name."""
 COMPANY = re.compile("有限责任公司|股份有限公司|有限公司|集团公司|股份公司|事务所|株式会社")
@@ -84,7 +85,7 @@ def organisations(text: str) -> Iterator[Span]:
             begin -= 1
         known = places().search(text, begin, match.start())
         starts = [begin, *(soft.end() for soft in SOFT.finditer(text, begin, match.start()))]
-        begin = known.start() if known is not None else starts[-1]
+        begin = known.start() if known is not None and text[known.start() - 1 : known.start()] != "(" else starts[-1]
         if match.start() - begin >= 2 and text[begin] not in "本该贵某这那":
             yield Span(begin, match.end(), "ORGANIZATION", 0.7, "names: legal form")
 
@@ -134,7 +135,8 @@ def _titled(text: str) -> Iterator[Span]:
             yield Span(begin, match.start(), "PERSON", 0.75 if alone else 0.85, "names: title")
     for match in BOSS.finditer(text):
         at = match.start() - 1
-        if at >= 0 and text[at] in known.family and text[at] not in known.rare and _apart(text, at):
+        apart = at >= 0 and text[at] in known.family and text[at] not in NOT_ALONE and _apart(text, at)
+        if apart and (text[at] not in known.rare or at == 0 or not IS_HAN.match(text[at - 1])):
             yield Span(at, at + 1, "PERSON", 0.65, "names: title")
 
 
@@ -154,7 +156,7 @@ def _before_title(text: str, end: int) -> int | None:
         if text[end - 2 : end] not in known.never_cn and (text[end - 2] not in known.rare or _apart(text, end - 2)):
             return end - 2
     elif end >= 1 and text[end - 1] in known.family and text[end - 1] not in NOT_ALONE and _apart(text, end - 1):
-        return end - 1
+        return None if text[max(end - 2, 0) : end] in known.never_cn else end - 1
     return None
 
 

@@ -28,8 +28,8 @@ AFTER_NAME = re.compile(r"[A-Za-z0-9_(\[={@]|\.[A-Za-z_(]")
 TITLE = re.compile(
     r"(?:M(?:r|rs|s|x|iss|me|lle|onsieur|adame|ister|R|RS|S)|D(?:r|ra|R|ott|ottoressa|oña|on)|Prof(?:essor|essorin|essore|a)?|S(?:ir|r|ra|rta"
     r"|eñor|eñora|eñorita|ig|igra|ignor|ignora|enhor|enhora|gt|en|heikh)|H(?:err|errn|on)|Frau|L(?:ord|ady|t)|J(?:udge|ustice)|C(?:apt|aptain"
-    r"|ol|olonel|omte)|Rev(?:erend)?|Gov|Gen|Rabbi|Imam|Avv|Ing|Mag|Dipl\.-Ing|Sgt)"
-    r"(?P<dot>\.?) (?:(?:Dr|Prof|med|h\.c|Mag|Ing|Doktor|Doctor|Professor|Doutor|Docteur)\.? ?){0,3}"
+    r"|ol|olonel|omte)|Rev(?:erend)?|Gov|Gen|President|Senator|Rabbi|Imam|Avv|Ing|Mag|Dipl\.-Ing|Sgt)"
+    r"(?:(?P<dot>\.) ?| )(?:(?:Dr|Prof|med|h\.c|Mag|Ing|Doktor|Doctor|Professor|Doutor|Docteur)\.? ?){0,3}"
 )
 FULL_TITLES = frozenset(
     {
@@ -82,7 +82,7 @@ I_AM_CUES = tuple(map(re.compile, ("i am ", "i['’]m ", "ich bin ", "je suis ",
 CALLED = re.compile(r"(?:m['’]appelle|me llamo|mi chiamo|me chamo|chamo-me|ich hei(?:ß|ss)e|hei(?:ß|ss)e) ")
 CALLING = re.compile(r" (?:calling|speaking|writing)(?![a-z])")
 LINE = (
-    r"[ \t>]*+(?=[A-Z])(?:(?P<greet>Hi|Hello|Hey|Hiya|Dear|Bonjour|Salut|Hallo|Hola|Ciao|Olá|Oi|Cher|Chère|Liebe[rs]?|Estimad[oa]"
+    r"[ \t>]*+(?=[A-Z])(?:(?P<greet>Hi|Hello|Hey|Dear|Bonjour|Salut|Hallo|Hola|Ciao|Olá|Oi|Cher|Chère|Liebe[rs]?|Estimad[oa]"
     r"|Querid[oa]|Car[oa]|Gentile|Prezad[oa]|Sehr geehrter?|Good (?:morning|afternoon|evening)),? "
     r"|(?:(?:(?:Best|Kind|Kindest|Warm|Warmest|With best|With kind|With warm|Many) )?(?:[Rr]egards|[Ww]ishes|[Tt]hanks|[Bb]est)"
     r"|Sincerely|Yours (?:sincerely|truly|faithfully)|Sincerely yours|Cheers|Thank you|Love|Respectfully"
@@ -114,7 +114,8 @@ def people(text: str, lower: str) -> Iterator[Span]:
 def organisations(text: str) -> Iterator[Span]:
     """Companies, by their legal form."""
     for match in COMPANY.finditer(text):
-        yield Span(match.start(), match.end(), "ORGANIZATION", 0.7, "names: legal form")
+        start = match.start() + 4 * match.group().startswith("The ")
+        yield Span(start, match.end(), "ORGANIZATION", 0.7, "names: legal form")
 
 
 def _titled(text: str) -> Iterator[Span]:
@@ -123,12 +124,14 @@ def _titled(text: str) -> Iterator[Span]:
         start, at = match.span()
         if start and (text[start - 1].isalnum() or text[start - 1] in "_-"):
             continue
-        title = match.group().partition(" ")[0].rstrip(".").lower()
+        title = match.group().replace(".", " ").partition(" ")[0].lower()
         if title in ("sr", "don", "dr") and text[start - 2 : start - 1].islower() and _capital_before(text, start):
             continue  # John Smith Sr. He went
         end, count = read(text, at, loose=True, shout=match.group()[:2].isupper())
         if match.group()[:2].isupper() and not match["dot"] and not SHOUTED.match(text, at):
             continue  # MS Windows
+        if text[at - 1] == "." and title not in ("mr", "mrs", "ms", "dr", "prof"):
+            continue
         if not count or (title in FULL_TITLES and count < 2 and not match["dot"]) or AFTER_NAME.match(text, end):
             continue
         first = WORD.match(text, at)
