@@ -39,7 +39,7 @@ class Scanner:
         self.threshold = threshold
         self._numbers: dict[int, list[list[Rule]]] = {}  # by the length of the run, then by its first digit
         self._codes: dict[tuple[int, int], list[Rule]] = {}
-        self._anchored: list[tuple[str, bool, Rule]] = []
+        anchored: dict[tuple[str, bool], list[Rule]] = {}
         self._finders: list[tuple[finders.Finder, Rule]] = []
         for rule in self.rules:
             for length in rule.first:
@@ -48,10 +48,12 @@ class Scanner:
                 if not rule.lead:
                     for digit in rule.begin or "0123456789":
                         self._numbers.setdefault(length, [[] for _ in range(10)])[int(digit)].append(rule)
-            self._anchored += [(anchor.lower() if rule.fold else anchor, rule.fold, rule) for anchor in rule.anchors]
+            for anchor in rule.anchors:
+                anchored.setdefault((anchor.lower() if rule.fold else anchor, rule.fold), []).append(rule)
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
         self._coded = {length for _, length in self._codes}
+        self._anchored = [(anchor, fold, tried) for (anchor, fold), tried in anchored.items()]
         self._western = [row for row in self._anchored if not EAST.search(row[0])]
 
     def find(self, text: str) -> list[Span]:
@@ -72,7 +74,8 @@ class Scanner:
             before = text[start - 1] if start else " "
             if not (before.isascii() and before.isalpha()):
                 for rule in numbers[length][ord(text[start]) - 48] if length in numbers else ():
-                    yield from self._at(rule, folded, start - rule.back if rule.back else start, start)
+                    if rule.back or rule.regex.match(text, start) is not None:  # most fail: before a generator is made
+                        yield from self._at(rule, folded, start - rule.back, start)
                 if length in coded and before in " -./" and start > 1:
                     lead = _letters(text, start - 1)
                     for rule in codes.get((lead, length), ()) if lead else ():
@@ -81,11 +84,12 @@ class Scanner:
                 lead = _letters(text, start)
                 for rule in codes.get((lead, length), ()):
                     yield from self._at(rule, folded, start - lead, start)
-        for anchor, fold, rule in self._anchored if folded.east else self._western:
+        for anchor, fold, tried in self._anchored if folded.east else self._western:
             where = folded.lower if fold else text
             at = where.find(anchor)
             while at >= 0:
-                yield from self._at(rule, folded, at - rule.back if rule.back else at, at)
+                for rule in tried:
+                    yield from self._at(rule, folded, at - rule.back, at)
                 at = where.find(anchor, at + len(anchor))
         for finder, rule in self._finders:
             for start, end in finder(text, folded.lower):
