@@ -187,10 +187,7 @@ def _japanese(text: str) -> Iterator[Span]:
             if begin < 0 or (begin and IS_HAN.match(text[begin - 1])):
                 continue
             piece = text[begin : match.start()].rstrip(" ")
-            family = next(
-                (name for name in known.japanese if piece.startswith(name) and len(name) > 1 and len(piece) - len(name) <= 4),
-                "",
-            )
+            family = next((piece[:cut] for cut in (5, 4, 3, 2) if piece[:cut] in known.japanese and len(piece) - cut <= 4), "")
             rest = piece[len(family) :].strip(" ")
             if (
                 not family
@@ -239,7 +236,7 @@ class Known:
         self.double = frozenset(words("names", "surnames_cn_double"))
         self.given_cn = frozenset(words("names", "given_cn"))
         self.foreign = frozenset(words("names", "foreign_cn"))
-        self.japanese = tuple(sorted(words("names", "surnames_jp"), key=len, reverse=True))
+        self.japanese = frozenset(words("names", "surnames_jp"))
         self.korean = frozenset(words("names", "surnames_kr"))
         self.never_cn = frozenset(words("names", "never_cn"))
 
