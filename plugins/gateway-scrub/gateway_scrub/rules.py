@@ -165,7 +165,7 @@ def rule_of(row: Mapping[str, Any], where: str) -> Rule:
         raise ConfigError(f"{where}: no such key {odd[0]!r}")
     try:
         return Rule(**known)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
