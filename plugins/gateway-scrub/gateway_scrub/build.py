@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from gateway_scrub.conversation import Conversations
+from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import Detector, Detectors, Find
 from gateway_scrub.model import ExtractDetector
 from gateway_scrub.names import NameRules

@@ -36,7 +36,7 @@ class ExtractDetector:
     def __init__(self, options: NamesOptions) -> None:
         self._options = options
         self._need = Need(model=options.model, place=tuple(sorted(LOCAL)))
-        self._types = TYPES | {label.upper(): kind for label, kind in options.types.items()}
+        self._types = {**TYPES, **{label.upper(): kind for label, kind in options.types.items()}}
 
     async def find(self, texts: Sequence[str], resources: Resources, meta: Meta) -> list[list[Span]]:
         """The spans of each text."""

@@ -20,9 +20,10 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     near = ["Invoice 536-22-123"]
 
 Triggers, of which a rule has one:
-- ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
-  ASCII letters before the run, adjacent, or with one space, dot, hyphen or slash between. Without it the pattern begins at the
-  run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character).
+- ``first``: a run of ASCII digits of one of these lengths and, with ``begin``, whose first digit is one of those. With ``lead``
+  (numbers of letters) the pattern begins with so many ASCII letters before the run, adjacent, or with one space, dot, hyphen or
+  slash between. Without it the pattern begins at the run, or up to ``back`` characters before it (a plus, a bracket, a Chinese
+  character).
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
@@ -62,6 +63,7 @@ class Rule:
     type: str
     pattern: str = ""
     first: tuple[int, ...] = ()
+    begin: str = ""
     lead: tuple[int, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
@@ -87,6 +89,8 @@ class Rule:
             raise ConfigError(f"{where}: needs one of first, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
+        if self.begin and not (self.first and self.begin.isdecimal()):
+            raise ConfigError(f"{where}: begin is the digits that a run of first may begin with")
         for key in ("score", "valid", "invalid", "boost"):
             value = getattr(self, key)
             if value is not None and not 0.0 <= value <= 1.0:
@@ -161,7 +165,7 @@ def rule_of(row: Mapping[str, Any], where: str) -> Rule:
         raise ConfigError(f"{where}: no such key {odd[0]!r}")
     try:
         return Rule(**known)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 

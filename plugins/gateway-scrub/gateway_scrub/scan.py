@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from string import ascii_letters
 
 from gateway_scrub import finders
-from gateway_scrub.fold import Folded
+from gateway_scrub.fold import EAST, Folded
 from gateway_scrub.rules import Rule, builtin_rules, by_name
 from gateway_scrub.spans import Span, resolved
 
@@ -36,20 +37,24 @@ class Scanner:
         chosen = by_name([*(builtin_rules() if rules is None else rules), *more])
         self.rules = tuple(rule for rule in chosen.values() if wanted is None or rule.type in wanted)
         self.threshold = threshold
-        self._numbers: dict[int, list[Rule]] = {}
+        self._numbers: dict[int, list[list[Rule]]] = {}  # by the length of the run, then by its first digit
         self._codes: dict[tuple[int, int], list[Rule]] = {}
-        self._anchored: list[tuple[str, bool, Rule]] = []
+        anchored: dict[tuple[str, bool], list[Rule]] = {}
         self._finders: list[tuple[finders.Finder, Rule]] = []
         for rule in self.rules:
             for length in rule.first:
                 for letters in rule.lead:
                     self._codes.setdefault((letters, length), []).append(rule)
                 if not rule.lead:
-                    self._numbers.setdefault(length, []).append(rule)
-            self._anchored += [(anchor.lower() if rule.fold else anchor, rule.fold, rule) for anchor in rule.anchors]
+                    for digit in rule.begin or "0123456789":
+                        self._numbers.setdefault(length, [[] for _ in range(10)])[int(digit)].append(rule)
+            for anchor in rule.anchors:
+                anchored.setdefault((anchor.lower() if rule.fold else anchor, rule.fold), []).append(rule)
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
-        self._leads = {letters for letters, _ in self._codes}
+        self._coded = {length for _, length in self._codes}
+        self._anchored = [(anchor, fold, tried) for (anchor, fold), tried in anchored.items()]
+        self._western = [row for row in self._anchored if not EAST.search(row[0])]
 
     def find(self, text: str) -> list[Span]:
         """What was found, in order of place."""
@@ -62,27 +67,29 @@ class Scanner:
 
     def _found(self, folded: Folded) -> Iterator[Span]:
         text = folded.text
-        numbers, codes = self._numbers, self._codes
+        numbers, codes, coded = self._numbers, self._codes, self._coded
         for match in DIGITS.finditer(text):
             start, end = match.span()
             length = end - start
             before = text[start - 1] if start else " "
             if not (before.isascii() and before.isalpha()):
-                for rule in numbers.get(length, ()):
-                    yield from self._at(rule, folded, start - rule.back if rule.back else start, start)
-                if before in " -./" and start > 1 and codes:
+                for rule in numbers[length][ord(text[start]) - 48] if length in numbers else ():
+                    if rule.back or rule.regex.match(text, start) is not None:  # most fail: before a generator is made
+                        yield from self._at(rule, folded, start - rule.back, start)
+                if length in coded and before in " -./" and start > 1:
                     lead = _letters(text, start - 1)
                     for rule in codes.get((lead, length), ()) if lead else ():
                         yield from self._at(rule, folded, start - 1 - lead, start)
-            elif codes:
+            elif length in coded:
                 lead = _letters(text, start)
                 for rule in codes.get((lead, length), ()):
                     yield from self._at(rule, folded, start - lead, start)
-        for anchor, fold, rule in self._anchored:
+        for anchor, fold, tried in self._anchored if folded.east else self._western:
             where = folded.lower if fold else text
             at = where.find(anchor)
             while at >= 0:
-                yield from self._at(rule, folded, at - rule.back if rule.back else at, at)
+                for rule in tried:
+                    yield from self._at(rule, folded, at - rule.back, at)
                 at = where.find(anchor, at + len(anchor))
         for finder, rule in self._finders:
             for start, end in finder(text, folded.lower):
@@ -109,10 +116,9 @@ class Scanner:
 
 def _letters(text: str, end: int) -> int:
     """How many ASCII letters stand before a place, in one piece; 0 when they are more than a code begins with."""
-    at = end
-    while at > 0 and end - at <= LEAD_CAP and text[at - 1].isascii() and text[at - 1].isalpha():
-        at -= 1
-    return end - at if end - at <= LEAD_CAP else 0
+    piece = text[max(end - LEAD_CAP - 1, 0) : end]
+    letters = len(piece) - len(piece.rstrip(ascii_letters))
+    return letters if letters <= LEAD_CAP else 0
 
 
 Found = Sequence[Span]

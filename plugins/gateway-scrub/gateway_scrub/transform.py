@@ -32,9 +32,10 @@ from gateway import (
     Transform,
     Veto,
 )
-from gateway_scrub.conversation import Conversation, Conversations
+from gateway_scrub.conversation import Conversation, How
+from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import Detectors
-from gateway_scrub.options import Action, ScrubOptions
+from gateway_scrub.options import ScrubOptions
 from gateway_scrub.restore import Restorer
 from gateway_scrub.spans import Span
 from gateway_scrub.walk import Piece, walk
@@ -55,6 +56,8 @@ class Seen:
     """What was found in a request, by label and text of its pieces."""
 
     spans: dict[tuple[str, str], tuple[Span, ...]] = field(repr=False)
+    conversation: Conversation
+    """One for all attempts at the request."""
     fixed: frozenset[str] = frozenset()
     """Types of what was found where it cannot be replaced."""
     media: bool = False
@@ -90,7 +93,9 @@ class Scrub(Transform):
         walk(request, visit)
         spans = await self._made[0].find(pieces, resources, request.meta)
         fixed = {span.type for piece in pieces if piece.kind == "fixed" for span in spans.get((piece.label, piece.text), ())}
-        seen = Seen(spans, frozenset(fixed), any(piece.kind == "media" for piece in pieces))
+        meta = request.meta
+        conversation = self._conversations.get(meta.tenant, meta.conversation)
+        seen = Seen(spans, conversation, frozenset(fixed), any(piece.kind == "media" for piece in pieces))
         types = {span.type for found in spans.values() for span in found}
         classes = {SECRET if kind in self._secrets else PERSONAL for kind in types}
         classes |= {kept_from(place) for place in PLACES if self._blocked(seen, types, place)}
@@ -106,9 +111,7 @@ class Scrub(Transform):
         types = {span.type for found in seen.spans.values() for span in found}
         if self._blocked(seen, types, card.place):
             raise ValueError("the request holds what this model may not have")
-        meta = request.meta
-        conversation = self._conversations.get(meta.tenant, meta.conversation)
-        covered = Covered(request, seen, card, conversation, self._options, self._secrets)
+        covered = Covered(request, seen, card, self._options, self._secrets)
         self._conversations.save()  # before it is sent: what comes back must be known, also after a crash
         return covered
 
@@ -144,11 +147,10 @@ class Covered(Rewrite):
         request: Request[Any],
         seen: Seen,
         card: ModelCard,
-        conversation: Conversation,
         options: ScrubOptions,
         secrets: frozenset[str],
     ) -> None:
-        self._seen, self._conversation, self._options = seen, conversation, options
+        self._seen, self._conversation, self._options = seen, seen.conversation, options
         self._secrets, self._place = secrets, card.place
         self._silent = isinstance(request, SILENT)
         self._original = request
@@ -202,8 +204,11 @@ class Covered(Rewrite):
             raise ValueError("the request was changed after it was inspected: let scrub be the first of the transforms")
         return spans
 
-    def _how(self, span: Span) -> Action:
-        return self._options.action(span.type, secret=span.type in self._secrets, place=self._place)
+    def _how(self, span: Span) -> How:
+        action = self._options.action(span.type, secret=span.type in self._secrets, place=self._place)
+        if action == "block":  # which `begin` has looked for
+            raise ValueError("the request holds what this model may not have")
+        return action
 
     def _typed(self, text: str, spans: Sequence[Span]) -> str:
         out, at = [], 0

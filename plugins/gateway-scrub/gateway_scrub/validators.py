@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gateway_scrub.checks_asia import *  # noqa: F403
+
 
 def luhn(text: str) -> bool:
     """ISO/IEC 7812-1 annex B: payment cards, and many other numbers."""
