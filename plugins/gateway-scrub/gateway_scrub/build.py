@@ -9,7 +9,7 @@ from gateway_scrub.detect import Detector, Detectors, Find
 from gateway_scrub.model import ExtractDetector
 from gateway_scrub.names import NameRules
 from gateway_scrub.options import ScrubOptions
-from gateway_scrub.presidio import PresidioDetector
+from gateway_scrub.presidio import PresidioDetector, check
 from gateway_scrub.rules import rule_of
 from gateway_scrub.scan import Scanner
 from gateway_scrub.transform import Scrub
@@ -35,6 +35,8 @@ def scrub_of(options: ScrubOptions) -> Scrub:
     """The transform."""
     for at, row in enumerate(options.rules):
         rule_of(row, f"plugin.scrub.rules.{at}")  # what is wrong with them is told at the start
+    if options.presidio:
+        check()
     conversations = Conversations(
         max_conversations=options.conversations, ttl_s=options.ttl_s, key=options.key or "", file=options.file or ""
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway import Meta, Resources
-from gateway_scrub.spans import Span, resolved
+from gateway_scrub.spans import Span, covering
 from gateway_scrub.walk import Piece
 
 CACHE = 4096
@@ -70,10 +70,7 @@ class Detectors:
             for spans, added in zip(found, more, strict=True):
                 spans.extend(added)
         for (label, text, mark), spans in zip(new, found, strict=True):
-            kept = tuple(
-                span for span in resolved(spans, least=self._threshold) if text[span.start : span.end] not in self._allow
-            )
-            out[label, text] = self._known[mark] = kept
+            out[label, text] = self._known[mark] = tuple(self._kept(text, spans))
         while len(self._known) > CACHE:
             self._known.popitem(last=False)
         return out
@@ -83,8 +80,9 @@ class Detectors:
         [spans] = self._patterns([(label, text)])
         return self._kept(text, spans)
 
-    def _kept(self, text: str, spans: Iterable[Span]) -> list[Span]:
-        return [span for span in resolved(spans, least=self._threshold) if text[span.start : span.end] not in self._allow]
+    def _kept(self, text: str, spans: Sequence[Span]) -> list[Span]:
+        covered = covering(text, spans, least=self._threshold)
+        return [span for span in covered if text[span.start : span.end] not in self._allow]
 
     def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:
         out = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -31,6 +33,17 @@ class NamesOptions:
     """Score from 0 to 1 from which it is believed."""
     timeout_s: float = 10.0
     """How long it may take for one request; then only local models may serve that."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("plugin.scrub.names.model must be the name of a model that does `extract`")
+        for label, kind in self.types.items():
+            if kind and not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", kind):
+                raise ConfigError(f"plugin.scrub.names.types: {label} must be capital letters, digits and _, such as PERSON")
+        if not 0.0 <= self.least <= 1.0:
+            raise ConfigError("plugin.scrub.names.least must be between 0 and 1")
+        if not 0.0 < self.timeout_s < math.inf:
+            raise ConfigError("plugin.scrub.names.timeout_s must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,10 @@ T = TypeVar("T")
 SKIPPED = frozenset({
     "meta", "type", "role", "finish", "usage", "model", "trace", "quota", "dropped", "served_by", "logprobs", "media_type",
     "signature", "function_to_apply", "aggregation_strategy", "truncation", "reasoning_effort", "entity_group", "task",
-    "src_lang", "tgt_lang", "language", "scheduler", "voice", "parsed", "vectors",
+    "src_lang", "tgt_lang", "language", "scheduler", "voice", "parsed", "vectors", "tool_choice",
 })  # fmt: skip
-"""Fields that say how, not what: words of the interface, and what never leaves."""
-FIXED = frozenset({"id", "name", "url", "tool_choice"})
+"""Fields that say how, not what: words of the interface, what never leaves, and what names one of the tools, seen there."""
+FIXED = frozenset({"id", "name", "url"})
 """Fields that are looked into, and cannot be replaced."""
 SCHEMA_WORDS = frozenset({"$ref", "pattern", "format", "type", "required"})
 """Keys of a JSON Schema whose values are words of the schema itself."""
