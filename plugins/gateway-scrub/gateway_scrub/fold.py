@@ -14,20 +14,31 @@ TABLE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x2010: 0x2D, 0x2011: 0x2D, 0x2012: 0x2D, 0x2013: 0x2D, 0x2212: 0x2D, 0xA0: 0x20, 0x2007: 0x20, 0x202F: 0x20, 0x3000: 0x20,
 }  # fmt: skip
 
+ASCII = bytes(range(128))
+FEW = 8
+"""Up to so many different characters are folded one by one, which is faster than an expression over the whole text."""
+
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that
+    with spaces for underscores; `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
         self._cuts: list[tuple[int, int]] = []
         if not text.isascii():
-            if HIDDEN.search(text):
+            others = text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
+            if HIDDEN.search(others):
                 text = self._without_hidden(text)
-            if WIDE.search(text):
+            wide = set("".join(WIDE.findall(others)))
+            if len(wide) > FEW:
                 text = WIDE.sub(_narrow, text)
+            else:
+                for char in wide:
+                    text = text.replace(char, char.translate(TABLE))
         self.text = text
         self.lower = text.replace("İ", "i").lower()  # the one letter that becomes two in lower case
+        self.words = self.lower.replace("_", " ")
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Where in the original a stretch of `text` lies; hidden characters within it belong to it."""
