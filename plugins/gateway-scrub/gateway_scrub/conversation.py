@@ -94,8 +94,6 @@ class Conversation:
         the request's other texts, in which a new surrogate must not occur either.
         """
         with self._lock:
-            for tail in lookalikes(text):
-                self._note(tail)
             pieces = list(_pieces(text, spans, how))
             if any(kind == "surrogate" for kind, _, _ in pieces):
                 covered = self._assembled(pieces, [text, *beside])

@@ -72,6 +72,17 @@ def test_what_was_masked_or_dropped_is_all_that_does_not_come_back(given: Covere
     assert conversation.restore(sent) == expected + text[at:]
 
 
+def test_a_placeholder_that_somebody_wrote_before_it_was_given_out_is_never_given_out() -> None:
+    token = Conversation(KEY).token("PERSON", "Anna")  # the adversary has seen it: the same key, the same conversation
+    for written in (token, token.lower(), token[1:-1], f"person 1: {token[-9:-1]}"):
+        conversation = Conversation(KEY)
+        first = conversation.cover(f"See {written}.", [])
+        second = conversation.cover("I am Anna", [span(5, 9)])
+        assert token not in second
+        assert conversation.restore(first) == f"See {written}."
+        assert conversation.restore(second) == "I am Anna"
+
+
 def test_spans_are_replaced_and_the_rest_is_left() -> None:
     conversation = Conversation(KEY)
     text = "Ask Anna <x> at 12:30, step 1: payments, or PERSON_1 (see README_1:20240101)."

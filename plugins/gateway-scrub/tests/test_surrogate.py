@@ -7,8 +7,9 @@ import sys
 
 import pytest
 from gateway_scrub.conversation import Conversation, How
+from gateway_scrub.restore import restored
 from gateway_scrub.spans import Span
-from gateway_scrub.surrogate import Inventor
+from gateway_scrub.surrogate import Inventor, Surrogates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from restore_case import CUTS, KEY, cut, span
@@ -146,11 +147,20 @@ def test_what_is_only_like_it_stays() -> None:
     conversation, sent = covering("Mail a@b.org and Anna", "a@b.org", type="EMAIL")
     mail = sent.removeprefix("Mail ").removesuffix(" and Anna")
     for text in (f"x{mail}", f"x.{mail}", f"{mail}x", f"{mail}.uk", mail[:-1], mail.upper()):
-        assert conversation.restore(text) == text
+        restorer = conversation.restorer()
+        assert conversation.restore(text) == text == "".join(map(restorer.feed, text)) + restorer.flush()
     assert conversation.restore(f"{mail}.") == "a@b.org."
     conversation, _ = covering("Ask Anna.", "Anna")
     for text in (f"{ANNA}s", f"Jo{ANNA}", ANNA.split()[0], ANNA.upper()):
         assert conversation.restore(text) == text
+
+
+def test_one_that_is_none_hides_no_other() -> None:
+    known = Surrogates()
+    known.add("Ann Lee", "Anna")
+    known.add("Lee Moe", "Berta")
+    assert restored("JoAnn Lee Moe", [known]) == "JoAnn Berta"
+    assert restored("Ann Lee Moe", [known]) == "Anna Moe"
 
 
 def test_chinese_needs_no_borders() -> None:

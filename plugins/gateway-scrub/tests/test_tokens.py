@@ -142,6 +142,32 @@ def test_what_is_not_whole_and_right_stays_as_it_is(written: str) -> None:
     assert "".join(map(restorer.feed, text)) + restorer.flush() == text
 
 
+@pytest.mark.parametrize("type", ["A", "A_B", "CN_ID", "IPV4", "A1", "X_1", "PERSON"])
+def test_a_near_form_of_any_type_is_taken_in_a_stream(type: str) -> None:
+    conversation = Conversation(KEY)
+    conversation.token("EMAIL", "other")
+    tail = conversation.token(type, "Anna")[-9:-1]
+    names = {type, type.replace("_", ""), type.replace("_", " "), type.replace("_", "\\_"), type.replace("_", "-")}
+    for name in sorted({*names, *(name.lower() for name in names)}):
+        for opened, closed in (("<", ">"), ("", ""), ("&lt;", "&gt;"), ("[ ", " ]"), ("＜**", "**＞")):
+            for between in ("_1:", "1:", " 1: ", "-1-", "_1："):
+                written = f"{opened}{name}{between}{tail}{closed}"
+                restorer = conversation.restorer()
+                assert "".join(map(restorer.feed, f"x {written}!")) + restorer.flush() == "x Anna!", written
+                assert conversation.restore(f"x {written}!") == "x Anna!"
+
+
+def test_no_part_of_a_placeholder_is_a_part_of_the_next_one() -> None:
+    conversation = Conversation(KEY)
+    name = next(name for name in map(str, range(100)) if tail_of(KEY, "PERSON", name)[0].isalpha())
+    first = conversation.token("PERSON", name)
+    tail = first[-9:-1]
+    second = conversation.token(tail.upper(), "Berta")[-9:-1]
+    text = f"{first[1:-1]}_1:{second}"
+    restorer = conversation.restorer()
+    assert conversation.restore(text) == f"{name}_1:{second}" == "".join(map(restorer.feed, text)) + restorer.flush()
+
+
 def test_letters_that_are_equal_to_others_only_when_case_is_folded_are_not_taken() -> None:
     conversation = Conversation(KEY)
     tail = conversation.token("SKIN", "x")[-9:-1]
