@@ -128,21 +128,20 @@ def _texts(stream: BinaryIO, name: str, errors: str, progress: Callable[[int], N
     while True:
         data = stream.read1(CHUNK) if hasattr(stream, "read1") else stream.read(CHUNK)
         held = len(decoder.getstate()[0])
+        text, bad = "", -1
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            raise _no_text(name, done - held + error.start) from None
-        if errors == "strict" and b"\0" in data:
-            raise _no_text(name, done + data.index(b"\0"))
+            bad = done - held + error.start
+        if bad < 0 and errors == "strict" and b"\0" in data:
+            bad = done + data.index(b"\0")
+        if bad >= 0:  # raised here: the context would hold what was in the file
+            raise ScrubError(f"{name} is not UTF-8 text at byte {bad:,}: convert it, or pass --errors replace")
         yield text
         if not data:
             return
         done += len(data)
         progress(done)
-
-
-def _no_text(name: str, at: int) -> ScrubError:
-    return ScrubError(f"{name} is not UTF-8 text at byte {at:,}: convert it, or pass --errors replace")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from gateway_scrub.errors import ScrubError
 from gateway_scrub.spans import Span
@@ -205,10 +206,11 @@ class JsonFile:
     def _decoded(self, token: str) -> str:
         if "\\" not in token:
             return token[1:-1]
-        try:
-            text: str = DECODER.decode(token)
-        except ValueError:
-            raise self._error("a string has an escape that is none") from None
+        text: str | None = None
+        with suppress(ValueError):  # raised below: the context would hold the string
+            text = DECODER.decode(token)
+        if text is None:
+            raise self._error("a string has an escape that is none")
         return text
 
     def _error(self, why: str) -> ScrubError:

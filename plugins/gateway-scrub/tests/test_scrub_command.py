@@ -375,8 +375,9 @@ def _masked(value: Any, label: str = "") -> Any:
 )
 def test_what_is_no_json_is_refused(bad: str) -> None:
     file = JsonFile(CHANGES)
-    with pytest.raises(ScrubError, match=r"^the input is not JSON at line 1: "):
+    with pytest.raises(ScrubError, match=r"^the input is not JSON at line 1: ") as caught:
         [*file.feed(bad), *file.flush()]
+    assert caught.value.__context__ is None
     with pytest.raises(ScrubError):
         small = JsonFile(CHANGES, window=1, ahead=1)
         [*(out for char in bad for out in small.feed(char)), *small.flush()]
