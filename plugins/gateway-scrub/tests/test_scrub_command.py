@@ -203,7 +203,7 @@ ERRORS = [
     ("--show", "--show goes with --spans"),
     ("--errors no", "--errors is strict or replace, not 'no'"),
     ("--threshold 2", "--threshold must be between 0 and 1"),
-    ("--types EMAIL,EMIAL", "--types: there is no type EMIAL; there are: ADDRESS, EMAIL, "),
+    ("--types EMAIL,EMIAL", "--types: there is no type EMIAL; there are: ADDRESS, "),
 ]
 
 
