@@ -21,7 +21,9 @@ def detectors_of(options: ScrubOptions) -> tuple[Detectors, frozenset[str]]:
     scanner = Scanner(more=more, types=options.types, threshold=options.threshold)
     finds: list[Find] = [scanner.find]
     if options.name_rules:
-        finds.append(NameRules().find)
+        names = NameRules()
+        wanted = None if options.types is None else frozenset(options.types)
+        finds.append(lambda text: [span for span in names.find(text) if wanted is None or span.type in wanted])
     models: list[Detector] = []
     if options.names is not None:
         models.append(ExtractDetector(options.names))

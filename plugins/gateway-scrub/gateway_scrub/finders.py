@@ -16,7 +16,7 @@ Place = tuple[int, int]
 LETTER = "A-Za-z0-9\u00c0-\u024f"
 LOCAL = re.compile(rf"[{LETTER}.!#$%&'*+/=?^_`{{|}}~\-]{{1,64}}\Z")
 LABEL = rf"[{LETTER}](?:[{LETTER}\-]{{0,61}}[{LETTER}])?"
-DOMAIN = re.compile(rf"(?:{LABEL}\.)+[A-Za-z\u00c0-\u024f]{{2,24}}(?![A-Za-z0-9])")
+DOMAIN = re.compile(rf"(?:{LABEL}\.)+[A-Za-z\u00c0-\u024f]{{2,24}}(?![A-Za-z])")
 HEX_GROUPS = re.compile(
     r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![0-9A-Za-z:])"
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,14 +27,19 @@ def resolved(spans: Iterable[Span], *, least: float = 0.0) -> list[Span]:
 
     Where some overlap, the one of higher rank stays, then the higher score, then the longer one, then the first.
     """
+    found = sorted([span for span in spans if span.score >= least], key=_place)
+    if all(one.end <= other.start for one, other in pairwise(found)):
+        return found  # as nearly always
     kept: list[Span] = []
-    for span in sorted(spans, key=_order):
-        if span.score < least:
-            continue
+    for span in sorted(found, key=_order):
         at = bisect_left(kept, span)
         if (at == 0 or kept[at - 1].end <= span.start) and (at == len(kept) or span.end <= kept[at].start):
             kept.insert(at, span)
     return kept
+
+
+def _place(span: Span) -> tuple[int, int]:
+    return span.start, span.end
 
 
 def _order(span: Span) -> tuple[int, float, int, int, str]:
