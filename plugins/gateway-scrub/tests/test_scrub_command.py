@@ -34,7 +34,7 @@ rules = [
     { name = "test.phone", type = "T_PHONE", first = [11], pattern = "{D}1[3-9][0-9]{9}{E}", score = 0.8 },
     { name = "test.key", type = "T_KEY", anchors = ["tk-"], pattern = "tk-[a-z0-9]{8,}", score = 0.9, secret = true },
     { name = "acc", type = "T_ACCOUNT", first = [8], pattern = "{D}[0-9]{8}{E}", score = 0, context = ["account"], boost = 1 },
-    { name = "test.block", type = "T_BLOCK", anchors = ["BEGIN"], pattern = "BEGIN[^!]{0,4000}END", score = 0.9 },
+    { name = "test.block", type = "T_BLOCK", anchors = ["BEGIN"], pattern = "BEGIN[^!]{0,40}?END", score = 0.9 },
 ]
 """
 TEXT = "Write to jane@example.com, or 13812345678.\nNothing here.\r\nfrom 192.168.1.10 to jane@example.com\t\n"
