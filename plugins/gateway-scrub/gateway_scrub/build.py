@@ -28,7 +28,7 @@ def detectors_of(options: ScrubOptions) -> tuple[Detectors, frozenset[str]]:
     if options.presidio:
         models.append(PresidioDetector())
     secrets = frozenset(rule.type for rule in scanner.rules if rule.secret)
-    return Detectors(finds, models, threshold=options.threshold, allow=options.allow), secrets
+    return Detectors(finds, models, threshold=options.threshold, allow=options.allow, types=options.types), secrets
 
 
 def scrub_of(options: ScrubOptions) -> Scrub:

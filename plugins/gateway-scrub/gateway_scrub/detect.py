@@ -34,13 +34,21 @@ Find = Callable[[str], Iterable[Span]]
 
 
 class Detectors:
-    """`finds` look at a text at once, as `Scanner.find` does; `models` may ask a model. What `allow` lists is no find."""
+    """`finds` look at a text at once, as `Scanner.find` does; `models` may ask a model. What `allow` lists is no find, nor is
+    what is of none of the `types`, where those are given."""
 
     def __init__(
-        self, finds: Sequence[Find], models: Sequence[Detector] = (), *, threshold: float = 0.5, allow: Iterable[str] = ()
+        self,
+        finds: Sequence[Find],
+        models: Sequence[Detector] = (),
+        *,
+        threshold: float = 0.5,
+        allow: Iterable[str] = (),
+        types: Iterable[str] | None = None,
     ) -> None:
         self._finds, self._models, self._threshold = tuple(finds), tuple(models), threshold
         self._allow = frozenset(allow)
+        self._types = None if types is None else frozenset(types)
         self._key = os.urandom(32)
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
 
@@ -67,7 +75,9 @@ class Detectors:
             more = await model.find([text for _, text in look], resources, meta)
             if len(more) != len(look):
                 raise ValueError(f"detector {model.name!r} answered for {len(more)} of {len(look)} texts")
-            for spans, added in zip(found, more, strict=True):
+            for (_, text), spans, added in zip(look, found, more, strict=True):
+                if not all(0 <= span.start < span.end <= len(text) and 0.0 <= span.score <= 1.0 for span in added):
+                    raise ValueError(f"detector {model.name!r} gave a span that does not lie in the text, or no score")
                 spans.extend(added)
         for (label, text, mark), spans in zip(new, found, strict=True):
             out[label, text] = self._known[mark] = tuple(self._kept(text, spans))
@@ -81,6 +91,8 @@ class Detectors:
         return self._kept(text, spans)
 
     def _kept(self, text: str, spans: Sequence[Span]) -> list[Span]:
+        if self._types is not None:
+            spans = [span for span in spans if span.type in self._types]
         covered = covering(text, spans, least=self._threshold)
         return [span for span in covered if text[span.start : span.end] not in self._allow]
 

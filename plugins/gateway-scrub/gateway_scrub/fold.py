@@ -5,35 +5,44 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-WIDE = re.compile("[\uff0b\uff0d-\uff1a\uff20-\uff3a\uff3f\uff41-\uff5a\uff08\uff09]+")
+WIDE = re.compile(
+    "[\uff0b\uff0d-\uff1a\uff20-\uff3a\uff3f\uff41-\uff5a\uff08\uff09\u2010-\u2013\u2212\u00a0\u2007\u202f\u3000]+"
+)
 """What is folded: only what matters in a number, an address or a key."""
-TABLE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-ALIKE = (*((dash, "-") for dash in "\u2010\u2011\u2012\u2013\u2212"), *((blank, " ") for blank in "\u00a0\u2007\u202f\u3000"))
-"""Single characters are folded one by one: that is many times as fast as a set of them."""
 HIDDEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f]+")
-HIDDEN_EACH = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+TABLE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
+    0x2010: 0x2D, 0x2011: 0x2D, 0x2012: 0x2D, 0x2013: 0x2D, 0x2212: 0x2D, 0xA0: 0x20, 0x2007: 0x20, 0x202F: 0x20, 0x3000: 0x20,
+}  # fmt: skip
+
 EAST = re.compile("[\u3001-\uffef]")
 """A character of Chinese, Japanese or Korean: most texts have none, and need not be searched for words of theirs."""
+ASCII = bytes(range(128))
+FEW = 8
+"""Up to so many different characters are folded one by one, which is faster than an expression over the whole text."""
 
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `east`: whether it has characters of
-    East Asia. `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that with spaces for
+    underscores; `east`: whether it has characters of East Asia. `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
         self._cuts: list[tuple[int, int]] = []
         self.east = False
         if not text.isascii():
-            if any(char in text for char in HIDDEN_EACH) or _beyond(text):
+            others = text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
+            if HIDDEN.search(others):
                 text = self._without_hidden(text)
-            for char, plain in ALIKE:
-                text = text.replace(char, plain)
-            self.east = EAST.search(text) is not None
-            if self.east:
+            self.east = EAST.search(others) is not None
+            wide = set("".join(WIDE.findall(others)))
+            if len(wide) > FEW:
                 text = WIDE.sub(_narrow, text)
+            else:
+                for char in wide:
+                    text = text.replace(char, char.translate(TABLE))
         self.text = text
         self.lower = text.replace("İ", "i").lower()  # the one letter that becomes two in lower case
+        self.words = self.lower.replace("_", " ")
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Where in the original a stretch of `text` lies; hidden characters within it belong to it."""
@@ -57,8 +66,3 @@ class Folded:
 
 def _narrow(match: re.Match[str]) -> str:
     return match.group().translate(TABLE)
-
-
-def _beyond(text: str) -> bool:
-    """Whether it has characters beyond the basic plane, some of which are hidden ones."""
-    return len(text.encode("utf-16-le", "surrogatepass")) > 2 * len(text)

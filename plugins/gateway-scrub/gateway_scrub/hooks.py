@@ -1,11 +1,11 @@
-"""What the gateway finds in this plugin: the transform "scrub", and the policy that keeps to what it found."""
+"""What the gateway finds in this plugin: the transform "scrub", the policy that keeps to what it found, `gateway scrub`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway import Policy, Transform, hookimpl
+from gateway import Command, Policy, Transform, hookimpl
 
 gateway_api = 1
 
@@ -25,3 +25,10 @@ def gateway_policies(config: Mapping[str, Any]) -> Iterable[Policy]:
     from gateway_scrub.transform import ScrubPolicy
 
     return [ScrubPolicy()]
+
+
+@hookimpl
+def gateway_commands(config: Mapping[str, Any]) -> Iterable[Command]:
+    """`gateway scrub`."""
+    told = "Put placeholders for personal data and secrets in a file of any size."
+    return [Command(name="scrub", run="gateway_scrub.commands:scrub", help=told)]

@@ -32,7 +32,7 @@ class NamesOptions:
     least: float = 0.5
     """Score from 0 to 1 from which it is believed."""
     timeout_s: float = 10.0
-    """How long it may take for one request; then only local models may serve that."""
+    """How long it may take for one request, with loading where that is due; then only local models may serve that one."""
 
     def __post_init__(self) -> None:
         if not self.model:

@@ -12,7 +12,9 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     score = 0.4                 # what the shape alone is worth, 0 to 1
     valid = 0.7                 # with a check that passes; default: score
     invalid = 0.2               # with one that fails: lower, never hidden by itself; default: score
+    then = "- "                 # characters one of which follows that run; by default any may
     context = ["ssn", "social security"]
+    reach = [60, 20]            # how many characters before and after the find those may be; this is the default
     boost = 0.35                # added when one of these words stands near; 0.35 by default
     strong = false              # whether a passed check decides between overlapping finds (a checksum does)
     secret = false              # whether it is a credential
@@ -21,16 +23,18 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths and, with ``begin``, whose first digit is one of those. With ``lead``
-  (numbers of letters) the pattern begins with so many ASCII letters before the run, adjacent, or with one space, dot, hyphen or
-  slash between. Without it the pattern begins at the run, or up to ``back`` characters before it (a plus, a bracket, a Chinese
-  character).
+  (numbers of letters) the pattern begins with so many ASCII letters before the run, adjacent, or unless ``joined`` with one
+  space, dot, hyphen or slash between. Without it the pattern begins at the run, or up to ``back`` characters before it (a plus,
+  a bracket, a Chinese character).
+- ``starts``: literals. One of them begins a run of 16 or more ASCII letters, digits, underscores and hyphens, or what is joined
+  to its front by one of ``.+/~``; "" stands for any run. The pattern begins there. For keys and tokens, at no cost per literal.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
 
 In a pattern ``{B}`` and ``{E}`` are the bounds of a word of ASCII letters, digits and underscores, which unlike \\b also stand
 between a Chinese character and a digit; ``{D}`` is the bound before a number that is no part of a longer one. A group named
-``v`` is the find; otherwise the whole match is. Near is 60 characters before to 20 after. What is searched has its full-width
+``v`` is the find; otherwise the whole match is. What is searched has its full-width
 letters, digits and signs folded to ASCII, and zero-width characters taken out.
 """
 
@@ -64,7 +68,10 @@ class Rule:
     pattern: str = ""
     first: tuple[int, ...] = ()
     begin: str = ""
+    then: str = ""
     lead: tuple[int, ...] = ()
+    joined: bool = False
+    starts: tuple[str, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
     fold: bool = False
@@ -75,6 +82,7 @@ class Rule:
     invalid: float | None = None
     context: tuple[str, ...] = ()
     boost: float = 0.35
+    reach: tuple[int, int] = (60, 20)
     strong: bool = False
     secret: bool = False
     """Whether it is a credential: those are not sent away even as placeholders, unless the configuration says so."""
@@ -85,8 +93,8 @@ class Rule:
         where = f"rule {self.name!r}"
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.type):
             raise ConfigError(f"{where}: type {self.type!r} must be upper-case letters, digits and underscores")
-        if bool(self.first) + bool(self.anchors) + bool(self.finder) != 1:
-            raise ConfigError(f"{where}: needs one of first, anchors and finder, which says where to look")
+        if bool(self.first) + bool(self.anchors) + bool(self.starts) + bool(self.finder) != 1:
+            raise ConfigError(f"{where}: needs one of first, starts, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
         if self.begin and not (self.first and self.begin.isdecimal()):
@@ -95,6 +103,8 @@ class Rule:
             value = getattr(self, key)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{where}: {key} must be between 0 and 1")
+        if len(self.reach) != 2:
+            raise ConfigError(f"{where}: reach must be two numbers, of characters before and after the find")
         if isinstance(self.check, str) and self.check:
             checked(self.check, where)
         try:
@@ -111,29 +121,46 @@ class Rule:
         return re.compile(text)
 
     @cached_property
-    def words(self) -> re.Pattern[str] | None:
-        """What is looked for near a find, in lower case; None without any."""
-        if not self.context:
-            return None
-        bounded = [
-            rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])" if word.isascii() else re.escape(word) for word in self.context
-        ]
-        return re.compile("|".join(sorted(bounded, key=len, reverse=True)))
+    def group(self) -> str | int:
+        """The group of the pattern that is the find."""
+        return "v" if "v" in self.regex.groupindex else 0
+
+    @cached_property
+    def words(self) -> tuple[re.Pattern[str], ...]:
+        """What is looked for near a find, with spaces for underscores: whole words of ASCII; others as they are."""
+        ascii_words = sorted((word.replace("_", " ") for word in self.context if word.isascii()), key=len, reverse=True)
+        others = [re.escape(word) for word in self.context if not word.isascii()]
+        bounded = rf"\b(?:{'|'.join(map(re.escape, ascii_words))})(?![a-z0-9])"
+        return tuple(re.compile(words, re.ASCII) for words in (bounded if ascii_words else "", "|".join(others)) if words)
+
+    def spoken_for(self, text: str, start: int, end: int) -> bool:
+        """Whether one of its context words stands near a find in a text of lower case, with spaces for underscores."""
+        before, after = self.reach
+        first = start - before if start > before else 0
+        for words in self.words:
+            if words.search(text, first, start) is not None or words.search(text, end, end + after) is not None:
+                return True
+        return False
+
+    @cached_property
+    def most(self) -> float:
+        """The highest score without context."""
+        return max(self.score, self.valid or 0.0, self.invalid or 0.0)
 
     @cached_property
     def passes(self) -> Check | None:
         """Its check; None without one."""
         return checked(self.check, f"rule {self.name!r}") if isinstance(self.check, str) and self.check else self.check or None
 
-    def scored(self, found: str, near: Callable[[], str]) -> tuple[float, str, int]:
-        """What a find is worth, why, and its rank. `near` gives the text around it, in lower case."""
+    def scored(self, found: str, context: bool) -> tuple[float, str, int]:
+        """What a find is worth, why, and its rank; `context`: whether it is spoken for."""
         score, why, rank = self.score, "shape", 0
         if self.passes is not None:
             if self.passes(found):
                 score, why, rank = self.score if self.valid is None else self.valid, "check", 2 if self.strong else 0
             else:
                 score, why = self.score if self.invalid is None else self.invalid, "failed check"
-        if self.words is not None and self.boost and self.words.search(near()):
+        if context:
             score, why = min(0.99, score + self.boost), f"{why}, context"
         return score, f"{self.name}: {why}", rank
 

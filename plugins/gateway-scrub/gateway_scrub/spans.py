@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,10 +27,11 @@ def resolved(spans: Iterable[Span], *, least: float = 0.0) -> list[Span]:
 
     Where some overlap, the one of higher rank stays, then the higher score, then the longer one, then the first.
     """
+    found = sorted([span for span in spans if span.score >= least], key=_place)
+    if all(one.end <= other.start for one, other in pairwise(found)):
+        return found  # as nearly always
     kept: list[Span] = []
-    for span in sorted(spans, key=_order):
-        if span.score < least:
-            continue
+    for span in sorted(found, key=_order):
         at = bisect_left(kept, span)
         if (at == 0 or kept[at - 1].end <= span.start) and (at == len(kept) or span.end <= kept[at].start):
             kept.insert(at, span)
@@ -65,6 +67,10 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
     """What lies between two places from its first letter or digit to its last."""
     inside = [at for at in range(start, end) if text[at].isalnum()]
     return (inside[0], inside[-1] + 1) if inside else None
+
+
+def _place(span: Span) -> tuple[int, int]:
+    return span.start, span.end
 
 
 def _order(span: Span) -> tuple[int, float, int, int, str]:

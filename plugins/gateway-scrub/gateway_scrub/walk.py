@@ -27,6 +27,14 @@ class Piece:
     kind: Kind = "text"
     where: str = ""
     label: str = ""
+    number: bool = False
+    """Whether it is a number of a JSON text."""
+
+
+class Bare(str):
+    """What a visitor makes of a string of a JSON text that is to stand there without quotes, such as a number."""
+
+    __slots__ = ()
 
 
 Visit = Callable[[Piece], str]
@@ -44,8 +52,10 @@ FIXED = frozenset({"id", "name", "url"})
 """Fields that are looked into, and cannot be replaced."""
 SCHEMA_WORDS = frozenset({"$ref", "pattern", "format", "type", "required"})
 """Keys of a JSON Schema whose values are words of the schema itself."""
-TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|-?[0-9]{5,}(?:\.[0-9]+)?')
-"""A string of a JSON text, with the colon that makes it a key; or a number of at least five digits."""
+TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|-?[0-9][0-9.eE+\-]*')
+"""A string of a JSON text, with the colon that makes it a key; or a whole number, with its fraction and its exponent."""
+LEAST = 5
+"""Digits from which on a number is looked at."""
 
 
 def walk(value: T, visit: Visit, where: str = "") -> T:
@@ -71,13 +81,13 @@ def walk_json(text: str, visit: Visit, where: str) -> str:
     for match in TOKEN.finditer(text):
         is_string, is_key = match.group(1) is not None, match.group(2) is not None
         inside = json.loads(f'"{match.group(1)}"') if is_string else match.group()
-        if not inside:
+        if not inside or (not is_string and sum(map(str.isdigit, inside)) < LEAST):
             continue
         if is_key:
             label = inside
-        made = visit(Piece(inside, "fixed" if is_key else "text", where, "" if is_key else label))
+        made = visit(Piece(inside, "fixed" if is_key else "text", where, "" if is_key else label, not is_string))
         if made != inside:
-            out += [text[at : match.start()], json.dumps(made, ensure_ascii=False)]
+            out += [text[at : match.start()], made if isinstance(made, Bare) else json.dumps(made, ensure_ascii=False)]
             at = match.end()
     return "".join((*out, text[at:])) if out else text
 

@@ -24,6 +24,7 @@ from gateway import (
     ModelService,
     Place,
     Request,
+    Resources,
     Response,
     Span,
 )
@@ -46,13 +47,23 @@ Answers = Callable[[str], Sequence[Span]]
 
 
 class Finder(ModelService):
-    """Extracts what `answers` finds in a text, when `gate` lets it; `asked` are the texts, `most` were asked about at once."""
+    """Extracts what `answers` finds in a text, when `gate` lets it; `asked` are the texts, `most` were asked about at once.
+
+    It loads until `loaded` is set, where that is given.
+    """
 
     def __init__(self, answers: Answers, place: Place = "process", gate: asyncio.Event | None = None) -> None:
         self.card = ModelCard(name="ner", tasks=frozenset({Extract}), place=place)
         self.asked: list[str] = []
         self.now = self.most = 0
         self._answers, self.gate = answers, gate
+        self.loaded: asyncio.Event | None = None
+        self.starts = 0
+
+    async def start(self, resources: Resources) -> None:
+        self.starts += 1
+        if self.loaded is not None:
+            await self.loaded.wait()
 
     async def run(self, request: Request[Any], /) -> Response:
         assert isinstance(request, Extract)

@@ -31,6 +31,7 @@ from gateway import (
     ModelService,
     Need,
     NoEligibleModel,
+    Resources,
     Span,
 )
 from gateway.testing.fakes import resources
@@ -223,6 +224,64 @@ def test_a_model_that_is_too_slow_leaves_nobody_where_all_are_elsewhere() -> Non
     asyncio.run(main())
 
 
+def test_a_model_that_is_still_loading_goes_on_with_that() -> None:
+    async def main() -> None:
+        hosted, service = Told(), Finder(names(NAME))
+        service.loaded = asyncio.Event()
+        async with gateway_of(hosted, service, timeout_s=0.05) as gateway:
+            with pytest.raises(NoEligibleModel):
+                await said(gateway, SENTENCE)
+            service.loaded.set()
+            assert (await said(gateway, SENTENCE)).text == SENTENCE
+        assert service.starts == 1 and len(hosted.saw) == 1 and NAME not in hosted.saw[0]
+
+    asyncio.run(main())
+
+
+def test_a_caller_who_gives_up_leaves_nothing_running() -> None:
+    async def main() -> None:
+        hosted, service = Told(), Finder(names(NAME), gate=asyncio.Event())
+        async with gateway_of(hosted, service) as gateway:
+            task = asyncio.create_task(said(gateway, f"{SENTENCE} " * 100))
+            while not service.now:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert hosted.saw == [] and service.now == 0
+
+    asyncio.run(main())
+
+
+class Odd:
+    """A detector that gives these spans of every text."""
+
+    name = "odd"
+
+    def __init__(self, *spans: Find, texts: int | None = None) -> None:
+        self._spans, self._texts = spans, texts
+
+    async def find(self, texts: Sequence[str], resources: Resources, meta: Meta) -> list[list[Find]]:
+        return [list(self._spans)] * (len(texts) if self._texts is None else self._texts)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Odd(texts=0), Odd(texts=2), Odd(Find(8, 3, "PERSON", 0.9, "")), Odd(Find(3, 10_000, "PERSON", 0.9, "")),
+        Odd(Find(-4, 3, "PERSON", 0.9, "")), Odd(Find(0, 6, "PERSON", math.nan, "")), Odd(Find(0, 6, "a person", 0.9, "")),
+    ],
+)  # fmt: skip
+def test_a_detector_of_one_s_own_that_gives_nonsense_keeps_the_request_here(odd: Odd) -> None:
+    async def main() -> None:
+        hosted, here = Told(), Told("here", "process")
+        async with gateway_of(hosted, here, detectors=[odd]) as gateway:
+            assert (await said(gateway, SENTENCE)).model == "here"
+        assert hosted.saw == []
+
+    asyncio.run(main())
+
+
 def raising(text: str) -> Sequence[Span]:
     raise RuntimeError(f"cannot read {text}")
 
@@ -345,6 +404,21 @@ def test_what_scores_below_the_least_is_no_find() -> None:
 def test_options_that_cannot_be_are_told_at_the_start(options: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_options({"names": options})
+
+
+def test_types_that_are_not_looked_for_are_no_find_of_a_model_either() -> None:
+    text = "Ann at Acme"
+
+    def both(_: str) -> Sequence[Span]:
+        return [span(text, 0, 3), span(text, 7, 11, "ORG")]
+
+    async def main() -> None:
+        look = Detectors([], [ExtractDetector(names_options())], types=["ORGANIZATION"])
+        async with gateway_of(Finder(both), detectors=[]) as gateway:
+            spans = await look.find([Piece(text)], resources(run=gateway.run), Meta())
+        assert [each.type for each in spans["", text]] == ["ORGANIZATION"]
+
+    asyncio.run(main())
 
 
 # Overlaps

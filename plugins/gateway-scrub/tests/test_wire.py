@@ -36,12 +36,13 @@ ALL = {"secret": "placeholder", "personal": "placeholder"}
 
 
 def planted() -> list[tuple[str, str, str]]:
-    """Every case of every rule: type, text, and the value in it."""
+    """Every case of every rule: type, text, and the value in it, if it is long enough not to stand elsewhere by chance."""
     out = []
     for rule in builtin_rules():
         for case in rule.cases:
             text = case.replace("«", "").replace("»", "")
-            out += [(rule.type, text, piece.partition("»")[0]) for piece in case.split("«")[1:]]
+            values = (piece.partition("»")[0] for piece in case.split("«")[1:])
+            out += [(rule.type, text, value) for value in values if len(value) > 5]
     return out
 
 
