@@ -33,6 +33,7 @@ from gateway import (
     NoEligibleModel,
     Resources,
     Span,
+    TransformFailed,
 )
 from gateway.testing.fakes import resources
 
@@ -276,7 +277,10 @@ def test_a_detector_of_one_s_own_that_gives_nonsense_keeps_the_request_here(odd:
     async def main() -> None:
         hosted, here = Told(), Told("here", "process")
         async with gateway_of(hosted, here, detectors=[odd]) as gateway:
-            assert (await said(gateway, SENTENCE)).model == "here"
+            with pytest.raises((NoEligibleModel, AllModelsFailed, TransformFailed)) as caught:
+                await gateway.run(ASKED, HOSTED)
+            assert NAME not in f"{caught.value!r}{caught.value}"
+            assert (await gateway.run(ASKED, HERE)).text == SENTENCE
         assert hosted.saw == []
 
     asyncio.run(main())
