@@ -9,6 +9,8 @@ from ipaddress import IPv6Address
 
 from gateway import ConfigError
 
+from gateway_scrub.phones import international
+
 Finder = Callable[[str, str], Iterator[tuple[int, int]]]
 Place = tuple[int, int]
 
@@ -62,4 +64,4 @@ def ipv6(text: str, lower: str) -> Iterator[Place]:
         at = text.find(":", match.end() if match is not None else at + 1)
 
 
-FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6}
+FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6, "international": international}

@@ -12,7 +12,9 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     score = 0.4                 # what the shape alone is worth, 0 to 1
     valid = 0.7                 # with a check that passes; default: score
     invalid = 0.2               # with one that fails: lower, never hidden by itself; default: score
+    digits = [9]                # how many digits the find has in all; optional, spares trying it where there are more or fewer
     context = ["ssn", "social security"]
+    needs_context = false       # whether it is only tried where one of these words stands near (when score alone can never do)
     boost = 0.35                # added when one of these words stands near; 0.35 by default
     strong = false              # whether a passed check decides between overlapping finds (a checksum does)
     secret = false              # whether it is a credential
@@ -22,7 +24,9 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
   ASCII letters before the run, adjacent, or with one space, dot, hyphen or slash between. Without it the pattern begins at the
-  run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character).
+  run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first``
+  and not with ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between
+  them, can make up so many digits.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
@@ -52,6 +56,8 @@ BOUNDS = {
     "{E}": r"(?![0-9A-Za-z_])",
     "{D}": r"(?<![0-9A-Za-z_])(?<![0-9][-.,/])",
 }
+LETTER = "[a-z0-9\u00df-\u052f]"
+"""What a word of a script with spaces is made of, in lower case: Latin, Greek and Cyrillic letters, and digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,7 @@ class Rule:
     pattern: str = ""
     first: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
+    digits: tuple[int, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
     fold: bool = False
@@ -72,6 +79,7 @@ class Rule:
     valid: float | None = None
     invalid: float | None = None
     context: tuple[str, ...] = ()
+    needs_context: bool = False
     boost: float = 0.35
     strong: bool = False
     secret: bool = False
@@ -87,6 +95,10 @@ class Rule:
             raise ConfigError(f"{where}: needs one of first, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
+        if self.digits and (self.lead or not self.first):
+            raise ConfigError(f"{where}: digits goes with first, and not with lead")
+        if self.needs_context and not (self.first and self.context):
+            raise ConfigError(f"{where}: needs_context goes with first, and with words in context")
         for key in ("score", "valid", "invalid", "boost"):
             value = getattr(self, key)
             if value is not None and not 0.0 <= value <= 1.0:
@@ -111,9 +123,7 @@ class Rule:
         """What is looked for near a find, in lower case; None without any."""
         if not self.context:
             return None
-        bounded = [
-            rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])" if word.isascii() else re.escape(word) for word in self.context
-        ]
+        bounded = [rf"(?<!{LETTER}){re.escape(word)}(?!{LETTER})" if spaced(word) else re.escape(word) for word in self.context]
         return re.compile("|".join(sorted(bounded, key=len, reverse=True)))
 
     @cached_property
@@ -132,6 +142,11 @@ class Rule:
         if self.words is not None and self.boost and self.words.search(near()):
             score, why = min(0.99, score + self.boost), f"{why}, context"
         return score, f"{self.name}: {why}", rank
+
+
+def spaced(word: str) -> bool:
+    """Whether a word is of a script that parts words by spaces and adds nothing to them at their front."""
+    return all(char < "\u0530" for char in word)
 
 
 def checked(name: str, where: str) -> Check:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from gateway_scrub.checks_europe import *  # noqa: F403
+from gateway_scrub.checks_vat import *  # noqa: F403
+from gateway_scrub.checks_world import *  # noqa: F403
+from gateway_scrub.phones import *  # noqa: F403
+
 
 def luhn(text: str) -> bool:
     """ISO/IEC 7812-1 annex B: payment cards, and many other numbers."""
