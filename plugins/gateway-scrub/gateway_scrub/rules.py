@@ -23,7 +23,8 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
-  ASCII letters before the run, adjacent, or with one space, dot, hyphen or slash between. Without it the pattern begins at the
+  ASCII letters before the run, adjacent, or, if they are upper-case and the rule is not ``joined``, with one space, dot, hyphen
+  or slash between; or up to ``back`` characters before them. Without it the pattern begins at the
   run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first``
   and not with ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between
   them, can make up so many digits.
@@ -49,6 +50,8 @@ from typing import Any
 
 from gateway import ConfigError
 
+from gateway_scrub.words import Phrases
+
 Check = Callable[[str], bool]
 
 BOUNDS = {
@@ -56,10 +59,6 @@ BOUNDS = {
     "{E}": r"(?![0-9A-Za-z_])",
     "{D}": r"(?<![0-9A-Za-z_])(?<![0-9][-.,/])",
 }
-LETTER = "[a-z0-9\u00df-\u052f]"
-"""What a word of a script with spaces is made of, in lower case: Latin, Greek and Cyrillic letters, and digits."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One rule; the module says what each field means. ConfigError when it contradicts itself."""
@@ -69,6 +68,7 @@ class Rule:
     pattern: str = ""
     first: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
+    joined: bool = False
     digits: tuple[int, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
@@ -119,34 +119,35 @@ class Rule:
         return re.compile(text)
 
     @cached_property
-    def words(self) -> re.Pattern[str] | None:
-        """What is looked for near a find, in lower case; None without any."""
-        if not self.context:
-            return None
-        bounded = [rf"(?<!{LETTER}){re.escape(word)}(?!{LETTER})" if spaced(word) else re.escape(word) for word in self.context]
-        return re.compile("|".join(sorted(bounded, key=len, reverse=True)))
+    def words(self) -> Phrases | None:
+        """What is looked for near a find; None without any."""
+        return Phrases(self.context) if self.context else None
+
+    @cached_property
+    def most(self) -> float:
+        """The highest score without context."""
+        return max(self.score, self.valid or 0.0, self.invalid or 0.0)
 
     @cached_property
     def passes(self) -> Check | None:
         """Its check; None without one."""
         return checked(self.check, f"rule {self.name!r}") if isinstance(self.check, str) and self.check else self.check or None
 
-    def scored(self, found: str, near: Callable[[], str]) -> tuple[float, str, int]:
-        """What a find is worth, why, and its rank. `near` gives the text around it, in lower case."""
+    def scored(self, found: str, near: Callable[[], str], least: float = 0.0) -> tuple[float, str, int]:
+        """What a find is worth, why, and its rank. `near` gives the text around it, in lower case. What cannot be worth `least`
+        is not looked at further."""
+        spoken = self.words is not None and self.words.stand_in(near())
+        if not spoken and self.most < least:
+            return 0.0, "", 0
         score, why, rank = self.score, "shape", 0
         if self.passes is not None:
             if self.passes(found):
                 score, why, rank = self.score if self.valid is None else self.valid, "check", 2 if self.strong else 0
             else:
                 score, why = self.score if self.invalid is None else self.invalid, "failed check"
-        if self.words is not None and self.boost and self.words.search(near()):
+        if spoken:
             score, why = min(0.99, score + self.boost), f"{why}, context"
         return score, f"{self.name}: {why}", rank
-
-
-def spaced(word: str) -> bool:
-    """Whether a word is of a script that parts words by spaces and adds nothing to them at their front."""
-    return all(char < "\u0530" for char in word)
 
 
 def checked(name: str, where: str) -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from string import ascii_letters
 from typing import Any
 
 from gateway_scrub import finders
@@ -18,10 +19,15 @@ from gateway_scrub.spans import Span, resolved
 from gateway_scrub.words import Words
 
 DIGITS = re.compile("[0-9]+")
+SEPARATORS = frozenset(" .-/()")
 RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+){1,7}")
 BEFORE, AFTER = 60, 20
 """How far from a find its context words may be."""
 LEAD_CAP = 8
+FEW = 3
+"""So many rules are tried sooner than their words are looked for."""
+LETTERS = frozenset(ascii_letters)
+Begins = Callable[[str, int], "re.Match[str] | None"]
 
 
 class Group:
@@ -30,8 +36,8 @@ class Group:
     __slots__ = ("always", "spoken")
 
     def __init__(self) -> None:
-        self.always: list[Rule] = []
-        self.spoken: list[tuple[int, Rule]] = []
+        self.always: list[tuple[Begins, Rule]] = []
+        self.spoken: list[tuple[int, Begins, Rule]] = []
 
 
 class Scanner:
@@ -53,6 +59,7 @@ class Scanner:
         self._numbers: dict[int, Group] = {}
         self._totals: dict[int, dict[int, Group]] = {}
         self._codes: dict[tuple[int, int], Group] = {}
+        self._apart: dict[tuple[int, int], Group] = {}
         self._anchored: list[tuple[str, bool, Rule]] = []
         self._finders: list[tuple[finders.Finder, Rule]] = []
         self._words = Words({at: rule.context for at, rule in enumerate(self.rules) if rule.needs_context})
@@ -60,13 +67,17 @@ class Scanner:
             for length in rule.first:
                 for letters in rule.lead:
                     _put(self._codes, (letters, length), number, rule)
-                for total in rule.digits:
-                    _put(self._totals.setdefault(length, {}), total, number, rule)
-                if not rule.lead and not rule.digits:
+                    if not rule.joined:
+                        _put(self._apart, (letters, length), number, rule)
+                if not rule.lead and (not rule.digits or length in rule.digits):
                     _put(self._numbers, length, number, rule)
+                for total in rule.digits:
+                    if total > length:
+                        _put(self._totals.setdefault(length, {}), total, number, rule)
             self._anchored += [(anchor.lower() if rule.fold else anchor, rule.fold, rule) for anchor in rule.anchors]
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
+        self._coded = {length for _, length in self._codes}
 
     def find(self, text: str) -> list[Span]:
         """What was found, in order of place."""
@@ -74,30 +85,31 @@ class Scanner:
         return resolved(
             Span(*folded.span(span.start, span.end), span.type, span.score, span.why, span.rank)
             for span in self._found(folded)
-            if span.score >= self.threshold
         )
 
     def _found(self, folded: Folded) -> Iterator[Span]:
         text = folded.text
-        codes = self._codes
+        numbers, totals, codes, coded = self._numbers, self._totals, self._codes, self._coded
         for match in DIGITS.finditer(text):
             start, end = match.span()
+            length = end - start
             before = text[start - 1] if start else " "
-            if not (before.isascii() and before.isalpha()):
-                for rule in self._beginning(folded, start, end):
-                    yield from self._at(rule, folded, start - rule.back, start)
-                if before in " -./" and start > 1 and codes:
-                    lead = _letters(text, start - 1)
-                    group = codes.get((lead, end - start)) if lead else None
-                    if group is not None:
-                        for rule in self._tried([group], folded, start):
-                            yield from self._at(rule, folded, start - 1 - lead - rule.back, start)
-            elif codes:
-                lead = _letters(text, start)
-                group = codes.get((lead, end - start))
-                if group is not None:
-                    for rule in self._tried([group], folded, start):
-                        yield from self._at(rule, folded, start - lead - rule.back, start)
+            if before not in LETTERS:
+                if length in numbers:
+                    yield from self._tried(numbers[length], folded, start, start)
+                if length in totals and text[end : end + 1] in SEPARATORS:
+                    for group in _reached(text, start, length, totals[length]):
+                        yield from self._tried(group, folded, start, start)
+                if length not in coded or before not in " -./" or start < 2 or not text[start - 2].isupper():
+                    continue
+                ahead, tables = start - 1, self._apart
+            elif length in coded:
+                ahead, tables = start, codes
+            else:
+                continue
+            lead = _letters(text, ahead)
+            if lead and (lead, length) in tables:
+                yield from self._tried(tables[lead, length], folded, ahead - lead, start)
         for anchor, fold, rule in self._anchored:
             where = folded.lower if fold else text
             at = where.find(anchor)
@@ -106,34 +118,20 @@ class Scanner:
                 at = where.find(anchor, at + len(anchor))
         for finder, rule in self._finders:
             for start, end in finder(text, folded.lower):
-                yield self._span(rule, folded, start, end)
+                yield from self._span(rule, folded, start, end)
 
-    def _beginning(self, folded: Folded, start: int, end: int) -> Sequence[Rule]:
-        """The rules that may begin with the run of digits at a place."""
-        length = end - start
-        group = self._numbers.get(length)
-        groups = [] if group is None else [group]
-        totals = self._totals.get(length)
-        if totals is not None:
-            if length in totals:
-                groups.append(totals[length])
-            runs = RUNS.match(folded.text, start)
-            if runs is not None:
-                total = 0
-                for run in DIGITS.findall(runs.group()):
-                    total += len(run)
-                    if total > length and total in totals:
-                        groups.append(totals[total])
-        return self._tried(groups, folded, start) if groups else ()
-
-    def _tried(self, groups: list[Group], folded: Folded, at: int) -> list[Rule]:
-        """The rules of groups, less those of whose words none is near."""
-        rules = [rule for group in groups for rule in group.always]
-        if any(group.spoken for group in groups):
-            heard = self._words.near(folded.lower[max(at - BEFORE - LEAD_CAP, 0) : at + BEFORE])
-            if heard:
-                rules += [rule for group in groups for number, rule in group.spoken if number in heard]
-        return rules
+    def _tried(self, group: Group, folded: Folded, begin: int, trigger: int) -> Iterator[Span]:
+        """What the rules of a group find that begins at a place, or their `back` before it."""
+        text = folded.text
+        for begins, rule in group.always:
+            if rule.back or begins(text, begin):
+                yield from self._at(rule, folded, begin - rule.back, trigger)
+        if group.spoken:
+            few = len(group.spoken) <= FEW
+            heard = () if few else self._words.near(folded.lower[max(begin - BEFORE - LEAD_CAP, 0) : trigger + BEFORE])
+            for number, begins, rule in group.spoken if few or heard else ():
+                if (few or number in heard) and (rule.back or begins(text, begin)):
+                    yield from self._at(rule, folded, begin - rule.back, trigger)
 
     def _at(self, rule: Rule, folded: Folded, earliest: int, trigger: int) -> Iterator[Span]:
         """The match of a rule that begins between `earliest` and the trigger and holds the trigger, if there is one."""
@@ -142,30 +140,42 @@ class Scanner:
             if match is not None and match.end() > trigger:
                 start, end = match.span("v") if "v" in rule.regex.groupindex else match.span()
                 if start < end:
-                    yield self._span(rule, folded, start, end)
+                    yield from self._span(rule, folded, start, end)
                 return
 
-    @staticmethod
-    def _span(rule: Rule, folded: Folded, start: int, end: int) -> Span:
+    def _span(self, rule: Rule, folded: Folded, start: int, end: int) -> Iterator[Span]:
+        """The find as a span, if it is sure enough."""
+
         def near() -> str:
             return folded.lower[max(start - BEFORE, 0) : start] + "\n" + folded.lower[end : end + AFTER]
 
-        score, why, rank = rule.scored(folded.text[start:end], near)
-        return Span(start, end, rule.type, score, why, rank)
+        score, why, rank = rule.scored(folded.text[start:end], near, self.threshold)
+        if score >= self.threshold:
+            yield Span(start, end, rule.type, score, why, rank)
+
+
+def _reached(text: str, start: int, length: int, totals: dict[int, Group]) -> Iterator[Group]:
+    """The groups of the numbers of digits that the run at a place makes up with those after it."""
+    runs = RUNS.match(text, start)
+    total = 0
+    for run in DIGITS.findall(runs.group()) if runs is not None else ():
+        total += len(run)
+        if total > length and total in totals:
+            yield totals[total]
 
 
 def _put(groups: dict[Any, Group], key: Hashable, number: int, rule: Rule) -> None:
     group = groups.setdefault(key, Group())
     if rule.needs_context:
-        group.spoken.append((number, rule))
+        group.spoken.append((number, rule.regex.match, rule))
     else:
-        group.always.append(rule)
+        group.always.append((rule.regex.match, rule))
 
 
 def _letters(text: str, end: int) -> int:
     """How many ASCII letters stand before a place, in one piece; 0 when they are more than a code begins with."""
-    at = end
-    while at > 0 and end - at <= LEAD_CAP and text[at - 1].isascii() and text[at - 1].isalpha():
+    at, least = end, max(end - LEAD_CAP - 1, 0)
+    while at > least and text[at - 1] in LETTERS:
         at -= 1
     return end - at if end - at <= LEAD_CAP else 0
 

@@ -1,46 +1,78 @@
-"""Words: which of many sets of words have one near a place, told at the cost of one split of the text there."""
+"""Words of context: whether they stand in a piece of text, told at the cost of one split of it, however many words there are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from gateway_scrub.rules import LETTER, spaced
-
+LETTER = "[0-9a-z\u00df-\u052f]"
+"""What a word of a script with spaces is made of, in lower case: Latin, Greek and Cyrillic letters, and digits."""
+WORD = re.compile(f"{LETTER}+")
 PARTS = bytes(code if chr(code).isalnum() and code < 128 else 32 for code in range(256))
 """ASCII with everything blank that is no part of a word."""
-WORD = re.compile(f"{LETTER}+")
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text in lower case, as far as its scripts part them by spaces."""
+    if text.isascii():
+        return set(text.encode().translate(PARTS).decode("ascii").split())
+    return set(WORD.findall(text))
+
+
+def spaced(word: str) -> bool:
+    """Whether a word is of a script that parts words by spaces and adds nothing to them at their front."""
+    return all(char < "\u0530" for char in word)
+
+
+class Phrases:
+    """Words and phrases in lower case. Those of Latin, Greek and Cyrillic stand as whole words; others, within words as well."""
+
+    def __init__(self, phrases: Iterable[str]) -> None:
+        phrases = sorted(phrases, key=len, reverse=True)
+        self._words = frozenset(phrase for phrase in phrases if WORD.fullmatch(phrase))
+        longer = [phrase for phrase in phrases if spaced(phrase) and phrase not in self._words]
+        self._keys = {_key(phrase) for phrase in longer}
+        self._longer = re.compile("|".join(rf"(?<!{LETTER}){re.escape(phrase)}(?!{LETTER})" for phrase in longer) or "(?!)")
+        self._joined = re.compile("|".join(re.escape(phrase) for phrase in phrases if not spaced(phrase)) or "(?!)")
+
+    def stand_in(self, text: str) -> bool:
+        """Whether one of them stands in `text`, which is in lower case."""
+        words = words_of(text)
+        if not self._words.isdisjoint(words):
+            return True
+        if not self._keys.isdisjoint(words) and self._longer.search(text) is not None:
+            return True
+        return not text.isascii() and self._joined.search(text) is not None
 
 
 class Words:
-    """`sets` are words and phrases in lower case, by number. Of a phrase its longest word is looked for."""
+    """Many sets of words and phrases, by number."""
 
     def __init__(self, sets: Mapping[int, Sequence[str]]) -> None:
-        self._plain: dict[bytes, frozenset[int]] = {}
         self._spaced: dict[str, frozenset[int]] = {}
         self._joined: dict[str, frozenset[int]] = {}
-        for number, words in sets.items():
-            for word in words:
-                key = max(WORD.findall(word), key=len) if spaced(word) else word
-                into = self._spaced if spaced(word) else self._joined
+        for number, phrases in sets.items():
+            for phrase in phrases:
+                into, key = (self._spaced, _key(phrase)) if spaced(phrase) else (self._joined, phrase)
                 into[key] = into.get(key, frozenset()) | {number}
-        self._plain = {word.encode(): found for word, found in self._spaced.items()}
         joined = sorted(self._joined, key=len, reverse=True)
         self._any_joined = re.compile(f"(?=({'|'.join(map(re.escape, joined)) or '(?!)'}))")
-        for word in joined:  # where a longer word is found, those that it begins with are found as well
+        for phrase in joined:  # where a longer one is found, those that it begins with are found as well
             for other in joined:
-                if word.startswith(other):
-                    self._joined[word] |= self._joined[other]
+                if phrase.startswith(other):
+                    self._joined[phrase] |= self._joined[other]
 
     def near(self, text: str) -> set[int]:
-        """The numbers of the sets that may have a word in `text`, which is in lower case; none that has one is left out."""
+        """The numbers of the sets that may stand in `text`, which is in lower case; none that does is left out. Of a phrase
+        only its longest word is looked for."""
         heard: set[int] = set()
-        if text.isascii():
-            for part in self._plain.keys() & set(text.encode().translate(PARTS).split()):
-                heard |= self._plain[part]
-            return heard
-        for word in self._spaced.keys() & set(WORD.findall(text)):
+        for word in self._spaced.keys() & words_of(text):
             heard |= self._spaced[word]
-        for match in self._any_joined.finditer(text):
-            heard |= self._joined[match.group(1)]
+        if not text.isascii():
+            for match in self._any_joined.finditer(text):
+                heard |= self._joined[match.group(1)]
         return heard
+
+
+def _key(phrase: str) -> str:
+    return max(WORD.findall(phrase), key=len)
