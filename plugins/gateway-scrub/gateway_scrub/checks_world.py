@@ -20,9 +20,9 @@ from gateway_scrub.digits import (
 )
 
 __all__ = [
-    "ar_cuit", "au_abn", "au_acn", "au_medicare", "au_tfn", "br_cnh", "br_cnpj", "br_cpf", "br_pis", "br_titulo", "ca_sin", "cl_rut",
-    "co_nit", "eg_id", "id_nik", "il_id", "in_aadhaar", "in_gstin", "ir_id", "mx_curp", "mx_rfc", "my_nric", "nz_ird", "nz_nhi",
-    "pk_cnic", "th_id", "vn_cccd", "za_id",
+    "ar_cuit", "au_abn", "au_acn", "au_medicare", "au_tfn", "br_cnh", "br_cnpj", "br_cpf", "br_pis", "br_titulo",
+    "ca_sin", "cl_rut", "co_nit", "eg_id", "id_nik", "il_id", "in_aadhaar", "in_gstin", "ir_id", "mx_curp", "mx_rfc",
+    "my_nric", "nz_ird", "nz_nhi", "pk_cnic", "th_id", "tr_tckn", "vn_cccd", "za_id",
 ]  # fmt: skip
 
 CURP = "0123456789ABCDEFGHIJKLMNÑOPQRSTUVWXYZ"
@@ -39,7 +39,12 @@ def in_aadhaar(text: str) -> bool:
 def in_gstin(text: str) -> bool:
     """GST Network: a state, a PAN, and a check character by Luhn over base 36."""
     code = letters_and_digits(text)
-    return len(code) == 15 and (1 <= int(code[:2]) <= 38 or code[:2] in ("97", "99")) and luhn_36_holds(code)
+    return (
+        len(code) == 15
+        and code[:2].isdigit()
+        and (1 <= int(code[:2]) <= 38 or code[:2] in ("97", "99"))
+        and luhn_36_holds(code)
+    )
 
 
 def br_cpf(text: str) -> bool:
@@ -217,7 +222,9 @@ def id_nik(text: str) -> bool:
 def my_nric(text: str) -> bool:
     """Malaysia (JPN): a day of birth and a place that is given out."""
     number = digits(text)
-    return len(number) == 12 and _born(number[:6]) and (number[6] * 10 + number[7]) not in (0, 17, 18, 19, 20, 69, 70, 73, 80, 81)
+    return (
+        len(number) == 12 and _born(number[:6]) and (number[6] * 10 + number[7]) not in (0, 17, 18, 19, 20, 69, 70, 73, 80, 81)
+    )
 
 
 def th_id(text: str) -> bool:
@@ -261,3 +268,11 @@ def pk_cnic(text: str) -> bool:
     """Pakistan (NADRA): a province from 1 to 7 and a division; it has no check digit."""
     number = digits(text)
     return len(number) == 13 and 1 <= number[0] <= 7 and several(number)
+
+
+def tr_tckn(text: str) -> bool:
+    """Turkey, T.C. kimlik no: two check digits mod 10."""
+    number = digits(text)
+    if len(number) != 11 or number[0] == 0:
+        return False
+    return (7 * sum(number[:9:2]) - sum(number[1:8:2])) % 10 == number[9] and sum(number[:10]) % 10 == number[10]

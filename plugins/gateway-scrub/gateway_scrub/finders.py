@@ -8,7 +8,6 @@ from contextlib import suppress
 from ipaddress import IPv6Address
 
 from gateway import ConfigError
-
 from gateway_scrub.phones import international
 
 Finder = Callable[[str, str], Iterator[tuple[int, int]]]

@@ -24,10 +24,10 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
   ASCII letters before the run, adjacent, or, if they are upper-case and the rule is not ``joined``, with one space, dot, hyphen
-  or slash between; or up to ``back`` characters before them. Without it the pattern begins at the
-  run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first``
-  and not with ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between
-  them, can make up so many digits.
+  or slash between; or up to ``back`` characters before them. Without it the pattern begins at the run, or up to ``back``
+  characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first`` and not with
+  ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make
+  up so many digits.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
@@ -49,7 +49,6 @@ from importlib.resources import files
 from typing import Any
 
 from gateway import ConfigError
-
 from gateway_scrub.words import Phrases
 
 Check = Callable[[str], bool]
@@ -59,6 +58,8 @@ BOUNDS = {
     "{E}": r"(?![0-9A-Za-z_])",
     "{D}": r"(?<![0-9A-Za-z_])(?<![0-9][-.,/])",
 }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One rule; the module says what each field means. ConfigError when it contradicts itself."""
@@ -172,7 +173,7 @@ def read_rules(text: str, where: str) -> list[Rule]:
 
 def rule_of(row: Mapping[str, Any], where: str) -> Rule:
     """A rule from the mapping of a table."""
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     if odd := sorted(set(known) - set(Rule.__dataclass_fields__)):
         raise ConfigError(f"{where}: no such key {odd[0]!r}")
     try:

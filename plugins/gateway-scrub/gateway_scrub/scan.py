@@ -20,6 +20,7 @@ from gateway_scrub.words import Words
 
 DIGITS = re.compile("[0-9]+")
 SEPARATORS = frozenset(" .-/()")
+TEN = frozenset("0123456789")
 RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+){1,7}")
 BEFORE, AFTER = 60, 20
 """How far from a find its context words may be."""
@@ -83,8 +84,7 @@ class Scanner:
         """What was found, in order of place."""
         folded = Folded(text)
         return resolved(
-            Span(*folded.span(span.start, span.end), span.type, span.score, span.why, span.rank)
-            for span in self._found(folded)
+            Span(*folded.span(span.start, span.end), span.type, span.score, span.why, span.rank) for span in self._found(folded)
         )
 
     def _found(self, folded: Folded) -> Iterator[Span]:
@@ -97,7 +97,8 @@ class Scanner:
             if before not in LETTERS:
                 if length in numbers:
                     yield from self._tried(numbers[length], folded, start, start)
-                if length in totals and text[end : end + 1] in SEPARATORS:
+                after = text[end : end + 3]
+                if length in totals and after[:1] in SEPARATORS and not TEN.isdisjoint(after):
                     for group in _reached(text, start, length, totals[length]):
                         yield from self._tried(group, folded, start, start)
                 if length not in coded or before not in " -./" or start < 2 or not text[start - 2].isupper():

@@ -1,4 +1,4 @@
-"""Words of context: whether they stand in a piece of text, told at the cost of one split of it, however many words there are."""
+"""Words of context: whether they stand in a piece of text, told by one split of it, however many words there are."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ def spaced(word: str) -> bool:
 
 
 class Phrases:
-    """Words and phrases in lower case. Those of Latin, Greek and Cyrillic stand as whole words; others, within words as well."""
+    """Words and phrases in lower case. Those of Latin, Greek and Cyrillic stand as whole words; others, within words too."""
 
     def __init__(self, phrases: Iterable[str]) -> None:
         phrases = sorted(phrases, key=len, reverse=True)
         self._words = frozenset(phrase for phrase in phrases if WORD.fullmatch(phrase))
-        longer = [phrase for phrase in phrases if spaced(phrase) and phrase not in self._words]
-        self._keys = {_key(phrase) for phrase in longer}
-        self._longer = re.compile("|".join(rf"(?<!{LETTER}){re.escape(phrase)}(?!{LETTER})" for phrase in longer) or "(?!)")
-        self._joined = re.compile("|".join(re.escape(phrase) for phrase in phrases if not spaced(phrase)) or "(?!)")
+        self._longer: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+        for phrase in phrases:
+            if spaced(phrase) and phrase not in self._words:
+                whole = re.compile(rf"(?<!{LETTER}){re.escape(phrase)}(?!{LETTER})")
+                self._longer.setdefault(_key(phrase), []).append((phrase, whole))
+        self._joined = [phrase for phrase in phrases if not spaced(phrase)]
 
     def stand_in(self, text: str) -> bool:
         """Whether one of them stands in `text`, which is in lower case."""
         words = words_of(text)
         if not self._words.isdisjoint(words):
             return True
-        if not self._keys.isdisjoint(words) and self._longer.search(text) is not None:
-            return True
-        return not text.isascii() and self._joined.search(text) is not None
+        for key in self._longer.keys() & words:
+            if any(phrase in text and whole.search(text) for phrase, whole in self._longer[key]):
+                return True
+        return not text.isascii() and any(phrase in text for phrase in self._joined)
 
 
 class Words:
@@ -75,4 +78,5 @@ class Words:
 
 
 def _key(phrase: str) -> str:
-    return max(WORD.findall(phrase), key=len)
+    words: list[str] = WORD.findall(phrase)
+    return max(words, key=len)
