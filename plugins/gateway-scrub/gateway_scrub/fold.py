@@ -25,6 +25,8 @@ class Folded:
 
     def __init__(self, original: str) -> None:
         text = original
+        self.heard: dict[int, set[int]] = {}
+        """What the scanner found out about the words of each piece of it."""
         self._cuts: list[tuple[int, int]] = []
         if not text.isascii():
             if HIDDEN.search(text):

@@ -12,6 +12,8 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     score = 0.4                 # what the shape alone is worth, 0 to 1
     valid = 0.7                 # with a check that passes; default: score
     invalid = 0.2               # with one that fails: lower, never hidden by itself; default: score
+    begin = "123"               # digits with one of which that run begins; by default any
+    then = "- "                 # characters one of which follows that run; by default any may
     digits = [9]                # how many digits the find has in all; optional, spares trying it where there are more or fewer
     context = ["ssn", "social security"]
     needs_context = false       # whether it is only tried where one of these words stands near (when score alone can never do)
@@ -70,6 +72,8 @@ class Rule:
     first: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
     joined: bool = False
+    begin: str = ""
+    then: str = ""
     digits: tuple[int, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
@@ -96,8 +100,8 @@ class Rule:
             raise ConfigError(f"{where}: needs one of first, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
-        if self.digits and (self.lead or not self.first):
-            raise ConfigError(f"{where}: digits goes with first, and not with lead")
+        if (self.digits or self.begin or self.then) and (self.lead or not self.first):
+            raise ConfigError(f"{where}: digits, begin and then go with first, and not with lead")
         if self.needs_context and not (self.first and self.context):
             raise ConfigError(f"{where}: needs_context goes with first, and with words in context")
         for key in ("score", "valid", "invalid", "boost"):
@@ -138,7 +142,7 @@ class Rule:
         """What a find is worth, why, and its rank. `near` gives the text around it, in lower case. What cannot be worth `least`
         is not looked at further."""
         spoken = self.words is not None and self.words.stand_in(near())
-        if not spoken and self.most < least:
+        if not spoken and (self.needs_context or self.most < least):
             return 0.0, "", 0
         score, why, rank = self.score, "shape", 0
         if self.passes is not None:

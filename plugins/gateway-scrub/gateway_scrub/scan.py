@@ -8,9 +8,10 @@ there, and only those are tried, at that place; those that need a word of contex
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from string import ascii_letters
-from typing import Any
 
 from gateway_scrub import finders
 from gateway_scrub.fold import Folded
@@ -21,14 +22,17 @@ from gateway_scrub.words import Words
 DIGITS = re.compile("[0-9]+")
 SEPARATORS = frozenset(" .-/()")
 TEN = frozenset("0123456789")
-RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+){1,7}")
+RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+)+")
 BEFORE, AFTER = 60, 20
 """How far from a find its context words may be."""
 LEAD_CAP = 8
-FEW = 3
-"""So many rules are tried sooner than their words are looked for."""
+MOST_RUNS = 8
+PIECE, REACH = 128, 40
+"""The words of a text are looked at by pieces of it; a find with context words is no longer than its reach, nor begins further
+before its trigger."""
 LETTERS = frozenset(ascii_letters)
 Begins = Callable[[str, int], "re.Match[str] | None"]
+Row = tuple[int, Begins, Rule]
 
 
 class Group:
@@ -36,9 +40,17 @@ class Group:
 
     __slots__ = ("always", "spoken")
 
-    def __init__(self) -> None:
-        self.always: list[tuple[Begins, Rule]] = []
-        self.spoken: list[tuple[int, Begins, Rule]] = []
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.always: list[Row] = []
+        self.spoken: list[Row] = []
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        (self.spoken if row[2].needs_context else self.always).append(row)
+
+    def all(self) -> list[Row]:
+        return [*self.always, *self.spoken]
 
 
 class Scanner:
@@ -65,20 +77,23 @@ class Scanner:
         self._finders: list[tuple[finders.Finder, Rule]] = []
         self._words = Words({at: rule.context for at, rule in enumerate(self.rules) if rule.needs_context})
         for number, rule in enumerate(self.rules):
+            row = number, rule.regex.match, rule
             for length in rule.first:
                 for letters in rule.lead:
-                    _put(self._codes, (letters, length), number, rule)
+                    self._codes.setdefault((letters, length), Group()).add(row)
                     if not rule.joined:
-                        _put(self._apart, (letters, length), number, rule)
+                        self._apart.setdefault((letters, length), Group()).add(row)
                 if not rule.lead and (not rule.digits or length in rule.digits):
-                    _put(self._numbers, length, number, rule)
+                    self._numbers.setdefault(length, Group()).add(row)
                 for total in rule.digits:
                     if total > length:
-                        _put(self._totals.setdefault(length, {}), total, number, rule)
+                        self._totals.setdefault(length, {}).setdefault(total, Group()).add(row)
             self._anchored += [(anchor.lower() if rule.fold else anchor, rule.fold, rule) for anchor in rule.anchors]
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
         self._coded = {length for _, length in self._codes}
+        self._thens = {char for rule in self.rules for char in rule.then}
+        self._together = lru_cache(maxsize=4096)(self._merged)
 
     def find(self, text: str) -> list[Span]:
         """What was found, in order of place."""
@@ -89,18 +104,27 @@ class Scanner:
 
     def _found(self, folded: Folded) -> Iterator[Span]:
         text = folded.text
-        numbers, totals, codes, coded = self._numbers, self._totals, self._codes, self._coded
+        numbers, thens, together = self._numbers, self._thens, self._together
+        codes, coded = self._codes, self._coded
+        joined, sizes, place = 0, [0], 0
         for match in DIGITS.finditer(text):
             start, end = match.span()
             length = end - start
             before = text[start - 1] if start else " "
+            if start < joined:
+                place += 1
+            elif text[end : end + 1] in SEPARATORS and not TEN.isdisjoint(text[end + 1 : end + 3]):
+                joined, sizes = _joined(text, start)
+                place = 0
             if before not in LETTERS:
-                if length in numbers:
-                    yield from self._tried(numbers[length], folded, start, start)
-                after = text[end : end + 3]
-                if length in totals and after[:1] in SEPARATORS and not TEN.isdisjoint(after):
-                    for group in _reached(text, start, length, totals[length]):
-                        yield from self._tried(group, folded, start, start)
+                if start < joined:
+                    after = text[end : end + 1]
+                    reached = tuple(accumulate(sizes[place : place + MOST_RUNS]))[1:]
+                    group = together(length, text[start], after if after in thens else "", reached)
+                else:
+                    group = numbers.get(length)
+                if group is not None:
+                    yield from self._tried(group, folded, start, start)
                 if length not in coded or before not in " -./" or start < 2 or not text[start - 2].isupper():
                     continue
                 ahead, tables = start - 1, self._apart
@@ -121,18 +145,34 @@ class Scanner:
             for start, end in finder(text, folded.lower):
                 yield from self._span(rule, folded, start, end)
 
+    def _merged(self, length: int, first: str, after: str, reached: tuple[int, ...]) -> Group | None:
+        """The rules that may begin with a run of a length and a first digit, before a character, that makes up one of these
+        numbers of digits with others; None without any."""
+        groups = [self._numbers.get(length), *(self._totals.get(length, {}).get(total) for total in reached)]
+        rows = {number: (number, rule.regex.match, rule) for group in groups if group for number, _, rule in group.all()}
+        fit = [row for row in rows.values() if first in (row[2].begin or first) and (not row[2].then or after in row[2].then)]
+        fit = [row for row in fit if after or not row[2].then]
+        return Group(fit) if fit else None
+
     def _tried(self, group: Group, folded: Folded, begin: int, trigger: int) -> Iterator[Span]:
         """What the rules of a group find that begins at a place, or their `back` before it."""
         text = folded.text
-        for begins, rule in group.always:
+        for _, begins, rule in group.always:
             if rule.back or begins(text, begin):
                 yield from self._at(rule, folded, begin - rule.back, trigger)
         if group.spoken:
-            few = len(group.spoken) <= FEW
-            heard = () if few else self._words.near(folded.lower[max(begin - BEFORE - LEAD_CAP, 0) : trigger + BEFORE])
-            for number, begins, rule in group.spoken if few or heard else ():
-                if (few or number in heard) and (rule.back or begins(text, begin)):
+            heard = self._heard(folded, trigger // PIECE)
+            for number, begins, rule in group.spoken if heard else ():
+                if number in heard and (rule.back or begins(text, begin)):
                     yield from self._at(rule, folded, begin - rule.back, trigger)
+
+    def _heard(self, folded: Folded, piece: int) -> set[int]:
+        """The numbers of the rules of which a word may be near a place in a piece of the text."""
+        heard = folded.heard.get(piece)
+        if heard is None:
+            start, end = piece * PIECE - BEFORE - REACH, (piece + 1) * PIECE + REACH + AFTER
+            heard = folded.heard[piece] = self._words.near(folded.lower[max(start, 0) : end])
+        return heard
 
     def _at(self, rule: Rule, folded: Folded, earliest: int, trigger: int) -> Iterator[Span]:
         """The match of a rule that begins between `earliest` and the trigger and holds the trigger, if there is one."""
@@ -155,22 +195,10 @@ class Scanner:
             yield Span(start, end, rule.type, score, why, rank)
 
 
-def _reached(text: str, start: int, length: int, totals: dict[int, Group]) -> Iterator[Group]:
-    """The groups of the numbers of digits that the run at a place makes up with those after it."""
+def _joined(text: str, start: int) -> tuple[int, list[int]]:
+    """Where the last of the runs of digits that are joined to one ends, and how long each of them is."""
     runs = RUNS.match(text, start)
-    total = 0
-    for run in DIGITS.findall(runs.group()) if runs is not None else ():
-        total += len(run)
-        if total > length and total in totals:
-            yield totals[total]
-
-
-def _put(groups: dict[Any, Group], key: Hashable, number: int, rule: Rule) -> None:
-    group = groups.setdefault(key, Group())
-    if rule.needs_context:
-        group.spoken.append((number, rule.regex.match, rule))
-    else:
-        group.always.append((rule.regex.match, rule))
+    return (runs.end(), [*map(len, DIGITS.findall(runs.group()))]) if runs is not None else (start, [])
 
 
 def _letters(text: str, end: int) -> int:

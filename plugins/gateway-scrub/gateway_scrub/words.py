@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-LETTER = "[0-9a-z\u00df-\u052f]"
-"""What a word of a script with spaces is made of, in lower case: Latin, Greek and Cyrillic letters, and digits."""
+LETTER = "[a-z\u00df-\u052f]"
+"""What a word of a script with spaces is made of, in lower case: Latin, Greek and Cyrillic letters."""
 WORD = re.compile(f"{LETTER}+")
-PARTS = bytes(code if chr(code).isalnum() and code < 128 else 32 for code in range(256))
+PARTS = bytes(code if chr(code).isalpha() and code < 128 else 32 for code in range(256))
 """ASCII with everything blank that is no part of a word."""
 
 
@@ -58,12 +58,6 @@ class Words:
             for phrase in phrases:
                 into, key = (self._spaced, _key(phrase)) if spaced(phrase) else (self._joined, phrase)
                 into[key] = into.get(key, frozenset()) | {number}
-        joined = sorted(self._joined, key=len, reverse=True)
-        self._any_joined = re.compile(f"(?=({'|'.join(map(re.escape, joined)) or '(?!)'}))")
-        for phrase in joined:  # where a longer one is found, those that it begins with are found as well
-            for other in joined:
-                if phrase.startswith(other):
-                    self._joined[phrase] |= self._joined[other]
 
     def near(self, text: str) -> set[int]:
         """The numbers of the sets that may stand in `text`, which is in lower case; none that does is left out. Of a phrase
@@ -72,8 +66,9 @@ class Words:
         for word in self._spaced.keys() & words_of(text):
             heard |= self._spaced[word]
         if not text.isascii():
-            for match in self._any_joined.finditer(text):
-                heard |= self._joined[match.group(1)]
+            for phrase, numbers in self._joined.items():
+                if phrase in text:
+                    heard |= numbers
         return heard
 
 

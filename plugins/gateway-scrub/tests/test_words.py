@@ -64,5 +64,5 @@ def test_letters_before_a_run_may_stand_apart_only_in_upper_case_and_only_unless
     "more", [{"first": (), "anchors": ("a",), "digits": (7,)}, {"lead": (2,), "digits": (7,)}, {"needs_context": True}]
 )
 def test_what_contradicts_itself_is_refused(more: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="goes with first"):
+    with pytest.raises(ConfigError, match="with first"):
         rule(**more)
