@@ -27,6 +27,8 @@ BEFORE, AFTER = 60, 20
 """How far from a find its context words may be."""
 LEAD_CAP = 8
 MOST_RUNS = 8
+FEW = 3
+"""So many rules are tried sooner than their words are looked for."""
 PIECE, REACH = 128, 40
 """The words of a text are looked at by pieces of it; a find with context words is no longer than its reach, nor begins further
 before its trigger."""
@@ -150,8 +152,11 @@ class Scanner:
         numbers of digits with others; None without any."""
         groups = [self._numbers.get(length), *(self._totals.get(length, {}).get(total) for total in reached)]
         rows = {number: (number, rule.regex.match, rule) for group in groups if group for number, _, rule in group.all()}
-        fit = [row for row in rows.values() if first in (row[2].begin or first) and (not row[2].then or after in row[2].then)]
-        fit = [row for row in fit if after or not row[2].then]
+        fit = [
+            (number, begins, rule)
+            for number, begins, rule in rows.values()
+            if first in (rule.begin or first) and (not rule.then or (after and after in rule.then))
+        ]
         return Group(fit) if fit else None
 
     def _tried(self, group: Group, folded: Folded, begin: int, trigger: int) -> Iterator[Span]:
@@ -161,9 +166,10 @@ class Scanner:
             if rule.back or begins(text, begin):
                 yield from self._at(rule, folded, begin - rule.back, trigger)
         if group.spoken:
-            heard = self._heard(folded, trigger // PIECE)
-            for number, begins, rule in group.spoken if heard else ():
-                if number in heard and (rule.back or begins(text, begin)):
+            few = len(group.spoken) <= FEW
+            heard = None if few else self._heard(folded, trigger // PIECE)
+            for number, begins, rule in group.spoken if few or heard else ():
+                if (heard is None or number in heard) and (rule.back or begins(text, begin)):
                     yield from self._at(rule, folded, begin - rule.back, trigger)
 
     def _heard(self, folded: Folded, piece: int) -> set[int]:
