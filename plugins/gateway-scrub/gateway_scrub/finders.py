@@ -20,6 +20,15 @@ DOMAIN = re.compile(rf"(?:{LABEL}\.)+[A-Za-z\u00c0-\u024f]{{2,24}}(?![A-Za-z0-9]
 HEX_GROUPS = re.compile(
     r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![0-9A-Za-z:])"
 )
+MAC = re.compile("(?<![0-9A-Za-z:-])[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(?:\\1[0-9A-Fa-f]{2}){4}(?![0-9A-Za-z]|[:-][0-9A-Fa-f])")
+MRZ = re.compile(
+    r"(?<![A-Z0-9<])(?:"
+    r"P[A-Z<][A-Z<]{3}[A-Z<]{39}\s{1,4}[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{6}[0-9][MFX<][0-9]{6}[0-9][A-Z0-9<]{14}[0-9<][0-9]"
+    r"|[IACV][A-Z0-9<][A-Z<]{3}[A-Z<]{31}\s{1,4}[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{6}[0-9][MFX<][0-9]{6}[0-9][A-Z0-9<]{7}[0-9]"
+    r"|V[A-Z<][A-Z<]{3}[A-Z<]{39}\s{1,4}[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{6}[0-9][MFX<][0-9]{6}[0-9][A-Z0-9<]{16}"
+    r"|[IAC][A-Z0-9<][A-Z<]{3}[A-Z0-9<]{9}[0-9<][A-Z0-9<]{15}\s{1,4}[0-9]{6}[0-9][MFX<][0-9]{6}[0-9][A-Z<]{3}[A-Z0-9<]{11}[0-9]"
+    r"\s{1,4}[A-Z<]{30})(?![A-Z0-9<])"
+)
 
 
 def named(name: str) -> Finder:
@@ -56,11 +65,45 @@ def ipv6(text: str, lower: str) -> Iterator[Place]:
         while begin > 0 and at - begin < 4 and text[begin - 1] in "0123456789abcdefABCDEF":
             begin -= 1
         match = HEX_GROUPS.match(text, begin)
-        if match is not None and (match.group().count(":") > 2 or any(char.isdigit() for char in match.group())):
-            with suppress(ValueError):  # a::b, in code, is none that anybody has
-                IPv6Address(match.group())
-                yield match.span()
+        if match is not None and _an_address(match.group()):
+            yield match.span()
         at = text.find(":", match.end() if match is not None else at + 1)
 
 
-FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6, "international": international}
+def _an_address(text: str) -> bool:
+    """Whether it is an IPv6 address that a machine of somebody's can have; 1::2, in code, is a slice."""
+    with suppress(ValueError):
+        address = IPv6Address(text)
+        plain = text.find(":") > 2 or text.count(":") > 3 or "." in text
+        return plain and not (address.is_loopback or address.is_unspecified)
+    return False
+
+
+def mac(text: str, lower: str) -> Iterator[Place]:
+    """MAC addresses (IEEE 802), with colons or hyphens: two of those three characters apart."""
+    for sign in ":-":
+        at = text.find(sign)
+        while at >= 0:
+            match = MAC.match(text, at - 2) if at > 1 and text[at + 3 : at + 4] == sign else None
+            if match is not None:
+                yield match.span()
+            at = text.find(sign, match.end() if match is not None else at + 1)
+
+
+def mrz(text: str, lower: str) -> Iterator[Place]:
+    """Machine-readable zones of passports, identity cards and visas (ICAO 9303): around the first <<< of each."""
+    at = text.find("<<<")
+    while at >= 0:
+        begin = at
+        while begin > 0 and at - begin < 95 and (text[begin - 1] in "< \r\n" or text[begin - 1].isalnum()):
+            begin -= 1
+        match = next((found for found in MRZ.finditer(text, begin, at + 140) if found.start() <= at < found.end()), None)
+        if match is not None:
+            yield match.span()
+        end = at
+        while text[end : end + 1] == "<":
+            end += 1
+        at = text.find("<<<", match.end() if match is not None else end)
+
+
+FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6, "mac": mac, "mrz": mrz, "international": international}

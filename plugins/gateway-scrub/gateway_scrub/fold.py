@@ -19,9 +19,14 @@ DIGIT_ROWS = (0x660, 0x6F0, 0x966, 0x9E6, 0xBE6, 0xE50)
 """Where the digits of Arabic, Persian and Urdu, Devanagari, Bengali, Tamil and Thai begin."""
 TABLE |= {row + digit: 0x30 + digit for row in DIGIT_ROWS for digit in range(10)}
 
+ASCII = bytes(range(128))
+FEW = 8
+"""Up to so many different characters are folded one by one, which is faster than an expression over the whole text."""
+
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that
+    with spaces for underscores; `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
@@ -29,12 +34,18 @@ class Folded:
         """What the scanner found out about the words of each piece of it."""
         self._cuts: list[tuple[int, int]] = []
         if not text.isascii():
-            if HIDDEN.search(text):
+            others = text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
+            if HIDDEN.search(others):
                 text = self._without_hidden(text)
-            if WIDE.search(text):
+            wide = set("".join(WIDE.findall(others)))
+            if len(wide) > FEW:
                 text = WIDE.sub(_narrow, text)
+            else:
+                for char in wide:
+                    text = text.replace(char, char.translate(TABLE))
         self.text = text
         self.lower = text.replace("İ", "i").lower()  # the one letter that becomes two in lower case
+        self.words = self.lower.replace("_", " ")
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Where in the original a stretch of `text` lies; hidden characters within it belong to it."""

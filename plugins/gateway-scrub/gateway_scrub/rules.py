@@ -17,6 +17,7 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     digits = [9]                # how many digits the find has in all; optional, spares trying it where there are more or fewer
     context = ["ssn", "social security"]
     needs_context = false       # whether it is only tried where one of these words stands near (when score alone can never do)
+    reach = [60, 20]            # how many characters before and after the find those may be; this is the default
     boost = 0.35                # added when one of these words stands near; 0.35 by default
     strong = false              # whether a passed check decides between overlapping finds (a checksum does)
     secret = false              # whether it is a credential
@@ -30,13 +31,15 @@ Triggers, of which a rule has one:
   characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first`` and not with
   ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make
   up so many digits.
+- ``starts``: literals. One of them begins a run of 16 or more ASCII letters, digits, underscores and hyphens, or what is joined
+  to its front by one of ``.+/~``; "" stands for any run. The pattern begins there. For keys and tokens, at no cost per literal.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
 
 In a pattern ``{B}`` and ``{E}`` are the bounds of a word of ASCII letters, digits and underscores, which unlike \\b also stand
 between a Chinese character and a digit; ``{D}`` is the bound before a number that is no part of a longer one. A group named
-``v`` is the find; otherwise the whole match is. Near is 60 characters before to 20 after. What is searched has its full-width
+``v`` is the find; otherwise the whole match is. What is searched has its full-width
 letters, digits and signs folded to ASCII, and zero-width characters taken out.
 """
 
@@ -70,11 +73,12 @@ class Rule:
     type: str
     pattern: str = ""
     first: tuple[int, ...] = ()
+    then: str = ""
     lead: tuple[int, ...] = ()
     joined: bool = False
     begin: str = ""
-    then: str = ""
     digits: tuple[int, ...] = ()
+    starts: tuple[str, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
     fold: bool = False
@@ -86,6 +90,7 @@ class Rule:
     context: tuple[str, ...] = ()
     needs_context: bool = False
     boost: float = 0.35
+    reach: tuple[int, int] = (60, 20)
     strong: bool = False
     secret: bool = False
     """Whether it is a credential: those are not sent away even as placeholders, unless the configuration says so."""
@@ -96,18 +101,20 @@ class Rule:
         where = f"rule {self.name!r}"
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.type):
             raise ConfigError(f"{where}: type {self.type!r} must be upper-case letters, digits and underscores")
-        if bool(self.first) + bool(self.anchors) + bool(self.finder) != 1:
-            raise ConfigError(f"{where}: needs one of first, anchors and finder, which says where to look")
+        if bool(self.first) + bool(self.anchors) + bool(self.starts) + bool(self.finder) != 1:
+            raise ConfigError(f"{where}: needs one of first, starts, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
-        if (self.digits or self.begin or self.then) and (self.lead or not self.first):
-            raise ConfigError(f"{where}: digits, begin and then go with first, and not with lead")
+        if (self.digits or self.begin) and (self.lead or not self.first):
+            raise ConfigError(f"{where}: digits and begin go with first, and not with lead")
         if self.needs_context and not (self.first and self.context):
             raise ConfigError(f"{where}: needs_context goes with first, and with words in context")
         for key in ("score", "valid", "invalid", "boost"):
             value = getattr(self, key)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{where}: {key} must be between 0 and 1")
+        if len(self.reach) != 2:
+            raise ConfigError(f"{where}: reach must be two numbers, of characters before and after the find")
         if isinstance(self.check, str) and self.check:
             checked(self.check, where)
         try:
@@ -124,9 +131,20 @@ class Rule:
         return re.compile(text)
 
     @cached_property
+    def group(self) -> str | int:
+        """The group of the pattern that is the find."""
+        return "v" if "v" in self.regex.groupindex else 0
+
+    @cached_property
     def words(self) -> Phrases | None:
-        """What is looked for near a find; None without any."""
-        return Phrases(self.context) if self.context else None
+        """What is looked for near a find, with spaces for underscores; None without any."""
+        return Phrases(word.replace("_", " ") for word in self.context) if self.context else None
+
+    def spoken_for(self, text: str, start: int, end: int) -> bool:
+        """Whether one of its context words stands near a find in a text of lower case, with spaces for underscores."""
+        before, after = self.reach
+        near = text[start - before if start > before else 0 : start] + "\n" + text[end : end + after]
+        return self.words is not None and self.words.stand_in(near)
 
     @cached_property
     def most(self) -> float:
@@ -138,19 +156,15 @@ class Rule:
         """Its check; None without one."""
         return checked(self.check, f"rule {self.name!r}") if isinstance(self.check, str) and self.check else self.check or None
 
-    def scored(self, found: str, near: Callable[[], str], least: float = 0.0) -> tuple[float, str, int]:
-        """What a find is worth, why, and its rank. `near` gives the text around it, in lower case. What cannot be worth `least`
-        is not looked at further."""
-        spoken = self.words is not None and self.words.stand_in(near())
-        if not spoken and (self.needs_context or self.most < least):
-            return 0.0, "", 0
+    def scored(self, found: str, context: bool) -> tuple[float, str, int]:
+        """What a find is worth, why, and its rank; `context`: whether it is spoken for."""
         score, why, rank = self.score, "shape", 0
         if self.passes is not None:
             if self.passes(found):
                 score, why, rank = self.score if self.valid is None else self.valid, "check", 2 if self.strong else 0
             else:
                 score, why = self.score if self.invalid is None else self.invalid, "failed check"
-        if spoken:
+        if context:
             score, why = min(0.99, score + self.boost), f"{why}, context"
         return score, f"{self.name}: {why}", rank
 

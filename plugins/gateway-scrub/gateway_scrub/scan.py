@@ -2,7 +2,8 @@
 
 Nearly all that is looked for holds a digit, an @, or a literal such as ``sk-``. Runs of digits are found by one expression; the
 length of a run, the letters before it, and how many digits it makes up with the runs after it, say which few rules could begin
-there, and only those are tried, at that place; those that need a word of context, only where such a word stands near.
+there, and only those are tried, at that place; those that need a word of context, only where such a word stands near. Keys and
+tokens are long runs, of which ordinary text has few: they are found as one shape.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ DIGITS = re.compile("[0-9]+")
 SEPARATORS = frozenset(" .-/()")
 TEN = frozenset("0123456789")
 RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+)+")
-BEFORE, AFTER = 60, 20
-"""How far from a find its context words may be."""
-LEAD_CAP = 8
+LEAD_CAP = 9
+JOINED = ".+/~"
+WIDE_CAP = 64
+SHAPE = bytes(97 if chr(code).isalnum() or chr(code) in "_-" else 32 for code in range(128)) + b" " * 128
+LONG = b"a" * 16
 MOST_RUNS = 8
 FEW = 3
 """So many rules are tried sooner than their words are looked for."""
@@ -40,16 +43,22 @@ Row = tuple[int, Begins, Rule]
 class Group:
     """Rules that begin alike: those always tried, and those only where one of their words is near."""
 
-    __slots__ = ("always", "spoken")
+    __slots__ = ("always", "spoken", "then")
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self.always: list[Row] = []
         self.spoken: list[Row] = []
+        self.then = False
         for row in rows:
             self.add(row)
 
     def add(self, row: Row) -> None:
         (self.spoken if row[2].needs_context else self.always).append(row)
+        self.then = self.then or row[2].then != ""
+
+    def before(self, char: str) -> Group:
+        """Those after which such a character may follow the run."""
+        return Group(row for row in self.all() if not row[2].then or (char and char in row[2].then))
 
     def all(self) -> list[Row]:
         return [*self.always, *self.spoken]
@@ -75,7 +84,8 @@ class Scanner:
         self._totals: dict[int, dict[int, Group]] = {}
         self._codes: dict[tuple[int, int], Group] = {}
         self._apart: dict[tuple[int, int], Group] = {}
-        self._anchored: list[tuple[str, bool, Rule]] = []
+        self._anchored: dict[tuple[str, bool], list[tuple[Begins, Rule]]] = {}
+        self._starts: dict[str, list[tuple[str, Begins, Rule]]] = {}
         self._finders: list[tuple[finders.Finder, Rule]] = []
         self._words = Words({at: rule.context for at, rule in enumerate(self.rules) if rule.needs_context})
         for number, rule in enumerate(self.rules):
@@ -90,11 +100,16 @@ class Scanner:
                 for total in rule.digits:
                     if total > length:
                         self._totals.setdefault(length, {}).setdefault(total, Group()).add(row)
-            self._anchored += [(anchor.lower() if rule.fold else anchor, rule.fold, rule) for anchor in rule.anchors]
+            for anchor in rule.anchors:
+                literal = anchor.lower() if rule.fold else anchor
+                self._anchored.setdefault((literal, rule.fold), []).append((rule.regex.match, rule))
+            for start in rule.starts:
+                self._starts.setdefault(start[:1], []).append((start, rule.regex.match, rule))
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
         self._coded = {length for _, length in self._codes}
         self._thens = {char for rule in self.rules for char in rule.then}
+        self._reach = max((max(rule.reach) for rule in self.rules if rule.needs_context), default=0) + REACH
         self._together = lru_cache(maxsize=4096)(self._merged)
 
     def find(self, text: str) -> list[Span]:
@@ -105,7 +120,7 @@ class Scanner:
         )
 
     def _found(self, folded: Folded) -> Iterator[Span]:
-        text = folded.text
+        text, span = folded.text, self._span
         numbers, thens, together = self._numbers, self._thens, self._together
         codes, coded = self._codes, self._coded
         joined, sizes, place = 0, [0], 0
@@ -136,16 +151,30 @@ class Scanner:
                 continue
             lead = _letters(text, ahead)
             if lead and (lead, length) in tables:
-                yield from self._tried(tables[lead, length], folded, ahead - lead, start)
-        for anchor, fold, rule in self._anchored:
+                group = tables[lead, length]
+                if group.then:
+                    group = group.before(text[end : end + 1])
+                yield from self._tried(group, folded, ahead - lead, start)
+        if self._starts:
+            anything = self._starts.get("", ())
+            for start in _long_runs(text):
+                for literal, begins, rule in (*self._starts.get(text[start], ()), *anything):
+                    match = begins(text, start) if text.startswith(literal, start) else None
+                    if match is not None and (found := span(rule, folded, match, start)):
+                        yield found
+        for (anchor, fold), rules in self._anchored.items():
             where = folded.lower if fold else text
             at = where.find(anchor)
             while at >= 0:
-                yield from self._at(rule, folded, at - rule.back if rule.back else at, at)
+                for begins, rule in rules:
+                    match = _earliest(begins, text, at - rule.back, at) if rule.back else begins(text, at)
+                    if match is not None and (found := span(rule, folded, match, at)):
+                        yield found
                 at = where.find(anchor, at + len(anchor))
         for finder, rule in self._finders:
             for start, end in finder(text, folded.lower):
-                yield from self._span(rule, folded, start, end)
+                if found := self._scored(rule, folded, start, end):
+                    yield found
 
     def _merged(self, length: int, first: str, after: str, reached: tuple[int, ...]) -> Group | None:
         """The rules that may begin with a run of a length and a first digit, before a character, that makes up one of these
@@ -161,44 +190,49 @@ class Scanner:
 
     def _tried(self, group: Group, folded: Folded, begin: int, trigger: int) -> Iterator[Span]:
         """What the rules of a group find that begins at a place, or their `back` before it."""
-        text = folded.text
-        for _, begins, rule in group.always:
-            if rule.back or begins(text, begin):
-                yield from self._at(rule, folded, begin - rule.back, trigger)
+        rows = group.always
         if group.spoken:
-            few = len(group.spoken) <= FEW
-            heard = None if few else self._heard(folded, trigger // PIECE)
-            for number, begins, rule in group.spoken if few or heard else ():
-                if (heard is None or number in heard) and (rule.back or begins(text, begin)):
-                    yield from self._at(rule, folded, begin - rule.back, trigger)
+            if len(group.spoken) <= FEW:
+                rows = group.all()
+            elif heard := self._heard(folded, trigger // PIECE):
+                rows = [*rows, *(row for row in group.spoken if row[0] in heard)]
+        text = folded.text
+        for _, begins, rule in rows:
+            match = _earliest(begins, text, begin - rule.back, trigger) if rule.back else begins(text, begin)
+            if match is not None and (found := self._span(rule, folded, match, trigger)):
+                yield found
 
     def _heard(self, folded: Folded, piece: int) -> set[int]:
         """The numbers of the rules of which a word may be near a place in a piece of the text."""
         heard = folded.heard.get(piece)
         if heard is None:
-            start, end = piece * PIECE - BEFORE - REACH, (piece + 1) * PIECE + REACH + AFTER
-            heard = folded.heard[piece] = self._words.near(folded.lower[max(start, 0) : end])
+            start, end = piece * PIECE - self._reach, (piece + 1) * PIECE + self._reach
+            heard = folded.heard[piece] = self._words.near(folded.words[max(start, 0) : end])
         return heard
 
-    def _at(self, rule: Rule, folded: Folded, earliest: int, trigger: int) -> Iterator[Span]:
-        """The match of a rule that begins between `earliest` and the trigger and holds the trigger, if there is one."""
-        for begin in range(max(earliest, 0), trigger + 1):
-            match = rule.regex.match(folded.text, begin)
-            if match is not None and match.end() > trigger:
-                start, end = match.span("v") if "v" in rule.regex.groupindex else match.span()
-                if start < end:
-                    yield from self._span(rule, folded, start, end)
-                return
+    def _span(self, rule: Rule, folded: Folded, match: re.Match[str], trigger: int) -> Span | None:
+        """A match as a span, if it goes beyond the trigger and is sure enough."""
+        if match.end() <= trigger:
+            return None
+        return self._scored(rule, folded, *match.span(rule.group))
 
-    def _span(self, rule: Rule, folded: Folded, start: int, end: int) -> Iterator[Span]:
-        """The find as a span, if it is sure enough."""
+    def _scored(self, rule: Rule, folded: Folded, start: int, end: int) -> Span | None:
+        if start >= end:
+            return None
+        context = rule.context != () and rule.spoken_for(folded.words, start, end)
+        if not context and (rule.needs_context or rule.most < self.threshold):
+            return None  # so its check need not run
+        score, why, rank = rule.scored(folded.text[start:end], context)
+        return Span(start, end, rule.type, score, why, rank) if score >= self.threshold else None
 
-        def near() -> str:
-            return folded.lower[max(start - BEFORE, 0) : start] + "\n" + folded.lower[end : end + AFTER]
 
-        score, why, rank = rule.scored(folded.text[start:end], near, self.threshold)
-        if score >= self.threshold:
-            yield Span(start, end, rule.type, score, why, rank)
+def _earliest(begins: Begins, text: str, earliest: int, trigger: int) -> re.Match[str] | None:
+    """The first match that begins from `earliest` to the trigger and goes beyond it."""
+    for at in range(max(earliest, 0), trigger + 1):
+        match = begins(text, at)
+        if match is not None and match.end() > trigger:
+            return match
+    return None
 
 
 def _joined(text: str, start: int) -> tuple[int, list[int]]:
@@ -213,6 +247,27 @@ def _letters(text: str, end: int) -> int:
     while at > least and text[at - 1] in LETTERS:
         at -= 1
     return end - at if end - at <= LEAD_CAP else 0
+
+
+def _long_runs(text: str) -> Iterator[int]:
+    """Where runs of 16 or more ASCII letters, digits, underscores and hyphens begin, and what is joined to their front."""
+    shape = text.encode("latin-1", "replace").translate(SHAPE)
+    at = shape.find(LONG)
+    while at >= 0:
+        end = shape.find(b" ", at)
+        before = text[at - 1] if at else " "
+        if before in JOINED:
+            wide = at
+            while wide > 0 and at - wide < WIDE_CAP and (shape[wide - 1] == 97 or text[wide - 1] in JOINED):
+                wide -= 1
+            while text[wide] in JOINED:
+                wide += 1
+            if wide < at:
+                yield wide
+            yield at
+        else:
+            yield at + {"\\": 1, "%": 2}.get(before, 0)  # the letters of an escape, as in \n or %3D, are no part of it
+        at = shape.find(LONG, end) if end >= 0 else -1
 
 
 Found = Sequence[Span]

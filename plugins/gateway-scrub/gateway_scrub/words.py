@@ -21,7 +21,7 @@ def words_of(text: str) -> set[str]:
 
 def spaced(word: str) -> bool:
     """Whether a word is of a script that parts words by spaces and adds nothing to them at their front."""
-    return all(char < "\u0530" for char in word)
+    return all(char < "\u0530" for char in word) and WORD.search(word) is not None
 
 
 class Phrases:
