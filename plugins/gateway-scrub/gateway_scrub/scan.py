@@ -127,7 +127,7 @@ class Scanner:
                     group = numbers.get(length)
                 if group is not None:
                     yield from self._tried(group, folded, start, start)
-                if length not in coded or before not in " -./" or start < 2 or not text[start - 2].isupper():
+                if length not in coded or before not in " -./" or start < 2:
                     continue
                 ahead, tables = start - 1, self._apart
             elif length in coded:
@@ -135,7 +135,7 @@ class Scanner:
             else:
                 continue
             lead = _letters(text, ahead)
-            if lead and (lead, length) in tables:
+            if lead and (lead, length) in tables and (tables is codes or text[ahead - lead].isupper()):
                 yield from self._tried(tables[lead, length], folded, ahead - lead, start)
         for anchor, fold, rule in self._anchored:
             where = folded.lower if fold else text
