@@ -67,6 +67,8 @@ def phone_trunk(text: str) -> bool:
     sizes = [len(group) for group in groups]
     if not groups or ("(" not in text and sizes in ([3, 2, 4], [5, 4], [4, 4], [3, 3, 3, 3])):
         return False
+    if sizes[0] == 3 and groups[0][0] != "0" and sum(sizes) < 10:
+        return False
     if sizes[0] == 4 and groups[0][:2] in ("19", "20"):
         return False
     return sizes[-1] >= 2 and phone_context(text)

@@ -108,6 +108,7 @@ class Scanner:
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
         self._coded = {length for _, length in self._codes}
+        self._coded_apart = {length for _, length in self._apart}
         self._thens = {char for rule in self.rules for char in rule.then}
         self._reach = max((max(rule.reach) for rule in self.rules if rule.needs_context), default=0) + REACH
         self._together = lru_cache(maxsize=4096)(self._merged)
@@ -122,7 +123,7 @@ class Scanner:
     def _found(self, folded: Folded) -> Iterator[Span]:
         text, span = folded.text, self._span
         numbers, thens, together = self._numbers, self._thens, self._together
-        codes, coded = self._codes, self._coded
+        codes, coded, apart = self._codes, self._coded, self._coded_apart
         joined, sizes, place = 0, [0], 0
         for match in DIGITS.finditer(text):
             start, end = match.span()
@@ -142,7 +143,7 @@ class Scanner:
                     group = numbers.get(length)
                 if group is not None:
                     yield from self._tried(group, folded, start, start)
-                if length not in coded or before not in " -./" or start < 2 or not text[start - 2].isupper():
+                if length not in apart or before not in " -./" or start < 2:
                     continue
                 ahead, tables = start - 1, self._apart
             elif length in coded:
@@ -150,7 +151,7 @@ class Scanner:
             else:
                 continue
             lead = _letters(text, ahead)
-            if lead and (lead, length) in tables:
+            if lead and (lead, length) in tables and (tables is codes or text[ahead - lead].isupper()):
                 group = tables[lead, length]
                 if group.then:
                     group = group.before(text[end : end + 1])
@@ -243,10 +244,9 @@ def _joined(text: str, start: int) -> tuple[int, list[int]]:
 
 def _letters(text: str, end: int) -> int:
     """How many ASCII letters stand before a place, in one piece; 0 when they are more than a code begins with."""
-    at, least = end, max(end - LEAD_CAP - 1, 0)
-    while at > least and text[at - 1] in LETTERS:
-        at -= 1
-    return end - at if end - at <= LEAD_CAP else 0
+    piece = text[max(end - LEAD_CAP - 1, 0) : end]
+    letters = len(piece) - len(piece.rstrip(ascii_letters))
+    return letters if letters <= LEAD_CAP else 0
 
 
 def _long_runs(text: str) -> Iterator[int]:

@@ -54,7 +54,7 @@ def test_a_rule_that_needs_words_is_tried_only_where_one_is_near() -> None:
     assert scanner.find("code" + " " * 100 + "555-1234") == []
 
 
-def test_letters_before_a_run_may_stand_apart_only_in_upper_case_and_only_unless_joined() -> None:
+def test_letters_before_a_run_may_stand_apart_only_after_a_capital_and_only_unless_joined() -> None:
     plate = {"first": (4,), "lead": (2,), "pattern": "{B}[A-Za-z]{2}[ -]?[0-9]{4}{E}"}
     assert [span.start for span in Scanner([rule(**plate)]).find("in 2004 AB 2004 ab2004")] == [8, 16]
     assert [span.start for span in Scanner([rule(**plate, joined=True)]).find("in 2004 AB 2004 ab2004")] == [16]
