@@ -84,6 +84,7 @@ class Scanner:
         self._totals: dict[int, dict[int, Group]] = {}
         self._codes: dict[tuple[int, int], Group] = {}
         self._apart: dict[tuple[int, int], Group] = {}
+        self._apart_small: dict[tuple[int, int], Group] = {}
         self._anchored: dict[tuple[str, bool], list[tuple[Begins, Rule]]] = {}
         self._starts: dict[str, list[tuple[str, Begins, Rule]]] = {}
         self._finders: list[tuple[finders.Finder, Rule]] = []
@@ -95,6 +96,8 @@ class Scanner:
                     self._codes.setdefault((letters, length), Group()).add(row)
                     if not rule.joined:
                         self._apart.setdefault((letters, length), Group()).add(row)
+                        if not rule.capital:
+                            self._apart_small.setdefault((letters, length), Group()).add(row)
                 if not rule.lead and (not rule.digits or length in rule.digits):
                     self._numbers.setdefault(length, Group()).add(row)
                 for total in rule.digits:
@@ -151,7 +154,9 @@ class Scanner:
             else:
                 continue
             lead = _letters(text, ahead)
-            if lead and (lead, length) in tables and (tables is codes or text[ahead - lead].isupper()):
+            if tables is not codes and text[ahead - lead].islower():
+                tables = self._apart_small
+            if lead and (lead, length) in tables:
                 group = tables[lead, length]
                 if group.then:
                     group = group.before(text[end : end + 1])
