@@ -94,6 +94,7 @@ class Scanner:
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
         self._coded = {length for _, length in self._codes}
+        self._coded_apart = {length for _, length in self._apart}
         self._thens = {char for rule in self.rules for char in rule.then}
         self._together = lru_cache(maxsize=4096)(self._merged)
 
@@ -107,7 +108,7 @@ class Scanner:
     def _found(self, folded: Folded) -> Iterator[Span]:
         text = folded.text
         numbers, thens, together = self._numbers, self._thens, self._together
-        codes, coded = self._codes, self._coded
+        codes, coded, apart = self._codes, self._coded, self._coded_apart
         joined, sizes, place = 0, [0], 0
         for match in DIGITS.finditer(text):
             start, end = match.span()
@@ -127,7 +128,7 @@ class Scanner:
                     group = numbers.get(length)
                 if group is not None:
                     yield from self._tried(group, folded, start, start)
-                if length not in coded or before not in " -./" or start < 2:
+                if length not in apart or before not in " -./" or start < 2:
                     continue
                 ahead, tables = start - 1, self._apart
             elif length in coded:
@@ -209,10 +210,9 @@ def _joined(text: str, start: int) -> tuple[int, list[int]]:
 
 def _letters(text: str, end: int) -> int:
     """How many ASCII letters stand before a place, in one piece; 0 when they are more than a code begins with."""
-    at, least = end, max(end - LEAD_CAP - 1, 0)
-    while at > least and text[at - 1] in LETTERS:
-        at -= 1
-    return end - at if end - at <= LEAD_CAP else 0
+    piece = text[max(end - LEAD_CAP - 1, 0) : end]
+    letters = len(piece) - len(piece.rstrip(ascii_letters))
+    return letters if letters <= LEAD_CAP else 0
 
 
 Found = Sequence[Span]
