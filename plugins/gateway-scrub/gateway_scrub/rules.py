@@ -25,8 +25,8 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
-  ASCII letters before the run, adjacent, or, if the first is a capital and the rule is not ``joined``, with one space, dot,
-  hyphen or slash between; or up to ``back`` characters before them. Without it the pattern begins at the run, or up to ``back``
+  ASCII letters before the run, adjacent, or, unless the rule is ``joined``, with one space, dot, hyphen or slash between, and
+  then with ``capital`` only if the first is one; or up to ``back`` characters before them. Without it the pattern begins at the run, or up to ``back``
   characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first`` and not with
   ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make
   up so many digits.
@@ -72,6 +72,7 @@ class Rule:
     first: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
     joined: bool = False
+    capital: bool = False
     begin: str = ""
     then: str = ""
     digits: tuple[int, ...] = ()

@@ -75,6 +75,7 @@ class Scanner:
         self._totals: dict[int, dict[int, Group]] = {}
         self._codes: dict[tuple[int, int], Group] = {}
         self._apart: dict[tuple[int, int], Group] = {}
+        self._apart_small: dict[tuple[int, int], Group] = {}
         self._anchored: list[tuple[str, bool, Rule]] = []
         self._finders: list[tuple[finders.Finder, Rule]] = []
         self._words = Words({at: rule.context for at, rule in enumerate(self.rules) if rule.needs_context})
@@ -85,6 +86,8 @@ class Scanner:
                     self._codes.setdefault((letters, length), Group()).add(row)
                     if not rule.joined:
                         self._apart.setdefault((letters, length), Group()).add(row)
+                        if not rule.capital:
+                            self._apart_small.setdefault((letters, length), Group()).add(row)
                 if not rule.lead and (not rule.digits or length in rule.digits):
                     self._numbers.setdefault(length, Group()).add(row)
                 for total in rule.digits:
@@ -136,7 +139,9 @@ class Scanner:
             else:
                 continue
             lead = _letters(text, ahead)
-            if lead and (lead, length) in tables and (tables is codes or text[ahead - lead].isupper()):
+            if tables is not codes and text[ahead - lead].islower():
+                tables = self._apart_small
+            if lead and (lead, length) in tables:
                 yield from self._tried(tables[lead, length], folded, ahead - lead, start)
         for anchor, fold, rule in self._anchored:
             where = folded.lower if fold else text
