@@ -54,10 +54,12 @@ def test_a_rule_that_needs_words_is_tried_only_where_one_is_near() -> None:
     assert scanner.find("code" + " " * 100 + "555-1234") == []
 
 
-def test_letters_before_a_run_may_stand_apart_only_after_a_capital_and_only_unless_joined() -> None:
+def test_letters_before_a_run_may_stand_apart_unless_joined_or_small_where_a_capital_is_asked_for() -> None:
     plate = {"first": (4,), "lead": (2,), "pattern": "{B}[A-Za-z]{2}[ -]?[0-9]{4}{E}"}
-    assert [span.start for span in Scanner([rule(**plate)]).find("in 2004 AB 2004 ab2004")] == [8, 16]
-    assert [span.start for span in Scanner([rule(**plate, joined=True)]).find("in 2004 AB 2004 ab2004")] == [16]
+    text = "in 2004 AB 2004 ab2004"
+    assert [span.start for span in Scanner([rule(**plate)]).find(text)] == [0, 8, 16]
+    assert [span.start for span in Scanner([rule(**plate, capital=True)]).find(text)] == [8, 16]
+    assert [span.start for span in Scanner([rule(**plate, joined=True)]).find(text)] == [16]
 
 
 @pytest.mark.parametrize(
