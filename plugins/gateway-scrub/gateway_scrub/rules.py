@@ -26,10 +26,9 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
   ASCII letters before the run, adjacent, or, unless the rule is ``joined``, with one space, dot, hyphen or slash between, and
-  then with ``capital`` only if the first is one; or up to ``back`` characters before them. Without it the pattern begins at the run, or up to ``back``
-  characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first`` and not with
-  ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make
-  up so many digits.
+  then with ``capital`` only if the first letter is one; or up to ``back`` characters before them. Without ``lead`` the pattern
+  begins at the run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits`` it is only
+  tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make up so many digits.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
   must go beyond where the anchor begins. With ``fold`` the anchors are found in any case.
 - ``finder``: a function of finders.py, for what needs more than a pattern.
