@@ -27,10 +27,9 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
 Triggers, of which a rule has one:
 - ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
   ASCII letters before the run, adjacent, or, unless the rule is ``joined``, with one space, dot, hyphen or slash between, and
-  then with ``capital`` only if the first is one; or up to ``back`` characters before them. Without it the pattern begins at the run, or up to ``back``
-  characters before it (a plus, a bracket, a Chinese character). With ``digits``, which goes with ``first`` and not with
-  ``lead``, it is only tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make
-  up so many digits.
+  then with ``capital`` only if the first letter is one; or up to ``back`` characters before them. Without ``lead`` the pattern
+  begins at the run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits`` it is only
+  tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make up so many digits.
 - ``starts``: literals. One of them begins a run of 16 or more ASCII letters, digits, underscores and hyphens, or what is joined
   to its front by one of ``.+/~``; "" stands for any run. The pattern begins there. For keys and tokens, at no cost per literal.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
