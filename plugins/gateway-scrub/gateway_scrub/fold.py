@@ -19,24 +19,28 @@ DIGIT_ROWS = (0x660, 0x6F0, 0x966, 0x9E6, 0xBE6, 0xE50)
 """Where the digits of Arabic, Persian and Urdu, Devanagari, Bengali, Tamil and Thai begin."""
 TABLE |= {row + digit: 0x30 + digit for row in DIGIT_ROWS for digit in range(10)}
 
+EAST = re.compile("[\u3001-\uffef]")
+"""A character of Chinese, Japanese or Korean: most texts have none, and need not be searched for words of theirs."""
 ASCII = bytes(range(128))
 FEW = 8
 """Up to so many different characters are folded one by one, which is faster than an expression over the whole text."""
 
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that
-    with spaces for underscores; `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that with spaces
+    for underscores; `east`: whether it has characters of East Asia. `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
         self.heard: dict[int, set[int]] = {}
         """What the scanner found out about the words of each piece of it."""
         self._cuts: list[tuple[int, int]] = []
+        self.east = False
         if not text.isascii():
             others = text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
             if HIDDEN.search(others):
                 text = self._without_hidden(text)
+            self.east = EAST.search(others) is not None
             wide = set("".join(WIDE.findall(others)))
             if len(wide) > FEW:
                 text = WIDE.sub(_narrow, text)

@@ -15,7 +15,7 @@ from itertools import accumulate
 from string import ascii_letters
 
 from gateway_scrub import finders
-from gateway_scrub.fold import Folded
+from gateway_scrub.fold import EAST, Folded
 from gateway_scrub.rules import Rule, builtin_rules, by_name
 from gateway_scrub.spans import Span, resolved
 from gateway_scrub.words import Words
@@ -110,6 +110,7 @@ class Scanner:
                 self._starts.setdefault(start[:1], []).append((start, rule.regex.match, rule))
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
+        self._western = {key: rows for key, rows in self._anchored.items() if not EAST.search(key[0])}
         self._coded = {length for _, length in self._codes}
         self._coded_apart = {length for _, length in self._apart}
         self._thens = {char for rule in self.rules for char in rule.then}
@@ -142,8 +143,11 @@ class Scanner:
                     after = text[end : end + 1]
                     reached = tuple(accumulate(sizes[place : place + MOST_RUNS]))[1:]
                     group = together(length, text[start], after if after in thens else "", reached)
+                elif length in numbers:
+                    after = text[end : end + 1]
+                    group = together(length, text[start], after if after in thens else "", ())
                 else:
-                    group = numbers.get(length)
+                    group = None
                 if group is not None:
                     yield from self._tried(group, folded, start, start)
                 if length not in apart or before not in " -./" or start < 2:
@@ -168,7 +172,7 @@ class Scanner:
                     match = begins(text, start) if text.startswith(literal, start) else None
                     if match is not None and (found := span(rule, folded, match, start)):
                         yield found
-        for (anchor, fold), rules in self._anchored.items():
+        for (anchor, fold), rules in (self._anchored if folded.east else self._western).items():
             where = folded.lower if fold else text
             at = where.find(anchor)
             while at >= 0:

@@ -6,6 +6,7 @@ import re
 from datetime import date
 from ipaddress import AddressValueError, IPv4Address
 
+from gateway_scrub.checks_asia import *  # noqa: F403
 from gateway_scrub.checks_coins import *  # noqa: F403
 from gateway_scrub.checks_europe import *  # noqa: F403
 from gateway_scrub.checks_secrets import *  # noqa: F403
