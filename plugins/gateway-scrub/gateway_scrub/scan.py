@@ -129,8 +129,8 @@ class Scanner:
         numbers, thens, together = self._numbers, self._thens, self._together
         codes, coded, apart = self._codes, self._coded, self._coded_apart
         joined, sizes, place = 0, [0], 0
-        for match in DIGITS.finditer(text):
-            start, end = match.span()
+        for run in DIGITS.finditer(text):
+            start, end = run.span()
             length = end - start
             before = text[start - 1] if start else " "
             if start < joined:
