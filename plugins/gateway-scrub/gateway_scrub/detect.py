@@ -99,19 +99,17 @@ class Detectors:
     def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:
         out = []
         for label, text in texts:
-            # The key of an object speaks for its value: "ssn": "536221234".
-            before = f"{label}: " if LABEL.fullmatch(label) else ""
-            spans = [span for find in self._finds for span in find(before + text)]
-            shift = len(before)
-            out.append(
-                [
-                    Span(max(span.start - shift, 0), span.end - shift, span.type, span.score, span.why, span.rank)
-                    for span in spans
-                    if span.end > shift
-                ]
-            )
+            spans = [span for find in self._finds for span in find(text)]
+            if LABEL.fullmatch(label):  # the key of an object speaks for its value, too: "ssn": "536221234"
+                before = f"{label}: "
+                spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
+            out.append([span for span in spans if span.end > 0])
         return out
 
     def _mark(self, label: str, text: str) -> bytes:
         """A text's place in the cache, which tells nothing of it."""
         return hmac.digest(self._key, f"{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
+
+
+def _moved(span: Span, by: int) -> Span:
+    return Span(max(span.start + by, 0), span.end + by, span.type, span.score, span.why, span.rank)

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 
 from gateway import ConfigError
 from gateway_scrub.finders_asia import ASIA
+from gateway_scrub.phones import international
 
 Finder = Callable[[str, str], Iterator[tuple[int, int]]]
 Place = tuple[int, int]
@@ -106,4 +107,4 @@ def mrz(text: str, lower: str) -> Iterator[Place]:
         at = text.find("<<<", match.end() if match is not None else end)
 
 
-FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6, "mac": mac, "mrz": mrz, **ASIA}
+FINDERS: dict[str, Finder] = {"email": email, "ipv6": ipv6, "mac": mac, "mrz": mrz, "international": international, **ASIA}

@@ -1,4 +1,5 @@
-"""Text as it is searched: full-width letters, digits and signs as ASCII, zero-width characters taken out; and the way back."""
+"""Text as it is searched: full-width letters and signs, and the digits of other scripts, as ASCII; zero-width characters taken
+out; and the way back."""
 
 from __future__ import annotations
 
@@ -6,13 +7,17 @@ import re
 from bisect import bisect_right
 
 WIDE = re.compile(
-    "[\uff0b\uff0d-\uff1a\uff20-\uff3a\uff3f\uff41-\uff5a\uff08\uff09\u2010-\u2013\u2212\u00a0\u2007\u202f\u3000]+"
+    "[\uff0b\uff0d-\uff1a\uff20-\uff3a\uff3f\uff41-\uff5a\uff08\uff09\u2010-\u2013\u2212\u00a0\u2007\u202f\u3000"
+    "\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0be6-\u0bef\u0e50-\u0e59]+"
 )
 """What is folded: only what matters in a number, an address or a key."""
 HIDDEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f]+")
 TABLE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x2010: 0x2D, 0x2011: 0x2D, 0x2012: 0x2D, 0x2013: 0x2D, 0x2212: 0x2D, 0xA0: 0x20, 0x2007: 0x20, 0x202F: 0x20, 0x3000: 0x20,
 }  # fmt: skip
+DIGIT_ROWS = (0x660, 0x6F0, 0x966, 0x9E6, 0xBE6, 0xE50)
+"""Where the digits of Arabic, Persian and Urdu, Devanagari, Bengali, Tamil and Thai begin."""
+TABLE |= {row + digit: 0x30 + digit for row in DIGIT_ROWS for digit in range(10)}
 
 EAST = re.compile("[\u3001-\uffef]")
 """A character of Chinese, Japanese or Korean: most texts have none, and need not be searched for words of theirs."""
@@ -22,11 +27,13 @@ FEW = 8
 
 
 class Folded:
-    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that with spaces for
-    underscores; `east`: whether it has characters of East Asia. `span` leads back."""
+    """`text`, to be searched; `lower`, the same in lower case, character for character; `words`, that with spaces
+    for underscores; `east`: whether it has characters of East Asia. `span` leads back."""
 
     def __init__(self, original: str) -> None:
         text = original
+        self.heard: dict[int, set[int]] = {}
+        """What the scanner found out about the words of each piece of it."""
         self._cuts: list[tuple[int, int]] = []
         self.east = False
         if not text.isascii():

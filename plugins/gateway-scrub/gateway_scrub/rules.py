@@ -12,8 +12,11 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     score = 0.4                 # what the shape alone is worth, 0 to 1
     valid = 0.7                 # with a check that passes; default: score
     invalid = 0.2               # with one that fails: lower, never hidden by itself; default: score
+    begin = "123"               # digits with one of which that run begins; by default any
     then = "- "                 # characters one of which follows that run; by default any may
+    digits = [9]                # how many digits the find has in all; optional, spares trying it where there are more or fewer
     context = ["ssn", "social security"]
+    needs_context = false       # whether it is only tried where one of these words stands near (when score alone can never do)
     reach = [60, 20]            # how many characters before and after the find those may be; this is the default
     boost = 0.35                # added when one of these words stands near; 0.35 by default
     strong = false              # whether a passed check decides between overlapping finds (a checksum does)
@@ -22,10 +25,11 @@ where to look (its trigger), what must stand there (its pattern), and how sure t
     near = ["Invoice 536-22-123"]
 
 Triggers, of which a rule has one:
-- ``first``: a run of ASCII digits of one of these lengths and, with ``begin``, whose first digit is one of those. With ``lead``
-  (numbers of letters) the pattern begins with so many ASCII letters before the run, adjacent, or unless ``joined`` with one
-  space, dot, hyphen or slash between. Without it the pattern begins at the run, or up to ``back`` characters before it (a plus,
-  a bracket, a Chinese character).
+- ``first``: a run of ASCII digits of one of these lengths. With ``lead`` (numbers of letters) the pattern begins with so many
+  ASCII letters before the run, adjacent, or, unless the rule is ``joined``, with one space, dot, hyphen or slash between, and
+  then with ``capital`` only if the first letter is one; or up to ``back`` characters before them. Without ``lead`` the pattern
+  begins at the run, or up to ``back`` characters before it (a plus, a bracket, a Chinese character). With ``digits`` it is only
+  tried where that run and those after it, with at most two of ``space . - / ( )`` between them, can make up so many digits.
 - ``starts``: literals. One of them begins a run of 16 or more ASCII letters, digits, underscores and hyphens, or what is joined
   to its front by one of ``.+/~``; "" stands for any run. The pattern begins there. For keys and tokens, at no cost per literal.
 - ``anchors``: literals, one of which the match contains; the pattern begins up to ``back`` characters before (default 0) and
@@ -49,6 +53,7 @@ from importlib.resources import files
 from typing import Any
 
 from gateway import ConfigError
+from gateway_scrub.words import Phrases
 
 Check = Callable[[str], bool]
 
@@ -67,10 +72,12 @@ class Rule:
     type: str
     pattern: str = ""
     first: tuple[int, ...] = ()
-    begin: str = ""
     then: str = ""
     lead: tuple[int, ...] = ()
     joined: bool = False
+    capital: bool = False
+    begin: str = ""
+    digits: tuple[int, ...] = ()
     starts: tuple[str, ...] = ()
     back: int = 0
     anchors: tuple[str, ...] = ()
@@ -81,6 +88,7 @@ class Rule:
     valid: float | None = None
     invalid: float | None = None
     context: tuple[str, ...] = ()
+    needs_context: bool = False
     boost: float = 0.35
     reach: tuple[int, int] = (60, 20)
     strong: bool = False
@@ -97,8 +105,10 @@ class Rule:
             raise ConfigError(f"{where}: needs one of first, starts, anchors and finder, which says where to look")
         if bool(self.pattern) == bool(self.finder):
             raise ConfigError(f"{where}: needs a pattern, or a finder in its place")
-        if self.begin and not (self.first and self.begin.isdecimal()):
-            raise ConfigError(f"{where}: begin is the digits that a run of first may begin with")
+        if (self.digits or self.begin) and (self.lead or not self.first):
+            raise ConfigError(f"{where}: digits and begin go with first, and not with lead")
+        if self.needs_context and not (self.first and self.context):
+            raise ConfigError(f"{where}: needs_context goes with first, and with words in context")
         for key in ("score", "valid", "invalid", "boost"):
             value = getattr(self, key)
             if value is not None and not 0.0 <= value <= 1.0:
@@ -126,21 +136,15 @@ class Rule:
         return "v" if "v" in self.regex.groupindex else 0
 
     @cached_property
-    def words(self) -> tuple[re.Pattern[str], ...]:
-        """What is looked for near a find, with spaces for underscores: whole words of ASCII; others as they are."""
-        ascii_words = sorted((word.replace("_", " ") for word in self.context if word.isascii()), key=len, reverse=True)
-        others = [re.escape(word) for word in self.context if not word.isascii()]
-        bounded = rf"\b(?:{'|'.join(map(re.escape, ascii_words))})(?![a-z0-9])"
-        return tuple(re.compile(words, re.ASCII) for words in (bounded if ascii_words else "", "|".join(others)) if words)
+    def words(self) -> Phrases | None:
+        """What is looked for near a find, with spaces for underscores; None without any."""
+        return Phrases(word.replace("_", " ") for word in self.context) if self.context else None
 
     def spoken_for(self, text: str, start: int, end: int) -> bool:
         """Whether one of its context words stands near a find in a text of lower case, with spaces for underscores."""
         before, after = self.reach
-        first = start - before if start > before else 0
-        for words in self.words:
-            if words.search(text, first, start) is not None or words.search(text, end, end + after) is not None:
-                return True
-        return False
+        near = text[start - before if start > before else 0 : start] + "\n" + text[end : end + after]
+        return self.words is not None and self.words.stand_in(near)
 
     @cached_property
     def most(self) -> float:

@@ -1,31 +1,67 @@
 """Scanner: finds what the rules describe, in one pass over the digits of a text and a few over its literals.
 
 Nearly all that is looked for holds a digit, an @, or a literal such as ``sk-``. Runs of digits are found by one expression; the
-length of a run, the letters before it and the character after it say which few rules could begin there, and only those are
-tried, at that place. Keys and tokens are long runs, of which ordinary text has few: they are found as one shape.
+length of a run, the letters before it, and how many digits it makes up with the runs after it, say which few rules could begin
+there, and only those are tried, at that place; those that need a word of context, only where such a word stands near. Keys and
+tokens are long runs, of which ordinary text has few: they are found as one shape.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from string import ascii_letters
 
 from gateway_scrub import finders
 from gateway_scrub.fold import EAST, Folded
 from gateway_scrub.rules import Rule, builtin_rules, by_name
 from gateway_scrub.spans import Span, resolved
+from gateway_scrub.words import Words
 
 DIGITS = re.compile("[0-9]+")
-LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+SEPARATORS = frozenset(" .-/()")
+TEN = frozenset("0123456789")
+RUNS = re.compile(r"[0-9]+(?:[ .\-/()]{1,2}[0-9]+)+")
 LEAD_CAP = 9
 JOINED = ".+/~"
 WIDE_CAP = 64
 SHAPE = bytes(97 if chr(code).isalnum() or chr(code) in "_-" else 32 for code in range(128)) + b" " * 128
 LONG = b"a" * 16
+MOST_RUNS = 8
+FEW = 3
+"""So many rules are tried sooner than their words are looked for."""
+PIECE, REACH = 128, 40
+"""The words of a text are looked at by pieces of it; a find with context words is no longer than its reach, nor begins further
+before its trigger."""
+LETTERS = frozenset(ascii_letters)
+Begins = Callable[[str, int], "re.Match[str] | None"]
+Row = tuple[int, Begins, Rule]
 
 
-Begins = Callable[[str, int], re.Match[str] | None]
-Tried = tuple[Begins, Rule]
+class Group:
+    """Rules that begin alike: those always tried, and those only where one of their words is near."""
+
+    __slots__ = ("always", "spoken", "then")
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.always: list[Row] = []
+        self.spoken: list[Row] = []
+        self.then = False
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        (self.spoken if row[2].needs_context else self.always).append(row)
+        self.then = self.then or row[2].then != ""
+
+    def before(self, char: str) -> Group:
+        """Those after which such a character may follow the run."""
+        return Group(row for row in self.all() if not row[2].then or (char and char in row[2].then))
+
+    def all(self) -> list[Row]:
+        return [*self.always, *self.spoken]
 
 
 class Scanner:
@@ -44,33 +80,42 @@ class Scanner:
         chosen = by_name([*(builtin_rules() if rules is None else rules), *more])
         self.rules = tuple(rule for rule in chosen.values() if wanted is None or rule.type in wanted)
         self.threshold = threshold
-        numbers: dict[int, list[list[Rule]]] = {}  # by the length of the run, then by its first digit
-        codes: dict[int, list[Rule]] = {}
-        apart: dict[int, list[Rule]] = {}
-        self._anchored: dict[tuple[str, bool], list[Tried]] = {}
+        self._numbers: dict[int, Group] = {}
+        self._totals: dict[int, dict[int, Group]] = {}
+        self._codes: dict[tuple[int, int], Group] = {}
+        self._apart: dict[tuple[int, int], Group] = {}
+        self._apart_small: dict[tuple[int, int], Group] = {}
+        self._anchored: dict[tuple[str, bool], list[tuple[Begins, Rule]]] = {}
         self._starts: dict[str, list[tuple[str, Begins, Rule]]] = {}
         self._finders: list[tuple[finders.Finder, Rule]] = []
-        for rule in self.rules:
+        self._words = Words({at: rule.context for at, rule in enumerate(self.rules) if rule.needs_context})
+        for number, rule in enumerate(self.rules):
+            row = number, rule.regex.match, rule
             for length in rule.first:
-                if not rule.lead:
-                    for digit in rule.begin or "0123456789":
-                        numbers.setdefault(length, [[] for _ in range(10)])[int(digit)].append(rule)
-                    continue
-                codes.setdefault(length, []).append(rule)
-                if not rule.joined:
-                    apart.setdefault(length, []).append(rule)
+                for letters in rule.lead:
+                    self._codes.setdefault((letters, length), Group()).add(row)
+                    if not rule.joined:
+                        self._apart.setdefault((letters, length), Group()).add(row)
+                        if not rule.capital:
+                            self._apart_small.setdefault((letters, length), Group()).add(row)
+                if not rule.lead and (not rule.digits or length in rule.digits):
+                    self._numbers.setdefault(length, Group()).add(row)
+                for total in rule.digits:
+                    if total > length:
+                        self._totals.setdefault(length, {}).setdefault(total, Group()).add(row)
             for anchor in rule.anchors:
-                self._anchored.setdefault((anchor.lower() if rule.fold else anchor, rule.fold), []).append(
-                    (rule.regex.match, rule)
-                )
+                literal = anchor.lower() if rule.fold else anchor
+                self._anchored.setdefault((literal, rule.fold), []).append((rule.regex.match, rule))
             for start in rule.starts:
                 self._starts.setdefault(start[:1], []).append((start, rule.regex.match, rule))
             if rule.finder:
                 self._finders.append((finders.named(rule.finder), rule))
-        self._numbers = {length: [_by_next(tried) for tried in each] for length, each in numbers.items()}
-        self._western = {row: tried for row, tried in self._anchored.items() if not EAST.search(row[0])}
-        self._codes = {length: _by_next(tried) for length, tried in codes.items()}
-        self._apart = {length: _by_next(tried) for length, tried in apart.items()}
+        self._western = {key: rows for key, rows in self._anchored.items() if not EAST.search(key[0])}
+        self._coded = {length for _, length in self._codes}
+        self._coded_apart = {length for _, length in self._apart}
+        self._thens = {char for rule in self.rules for char in rule.then}
+        self._reach = max((max(rule.reach) for rule in self.rules if rule.needs_context), default=0) + REACH
+        self._together = lru_cache(maxsize=4096)(self._merged)
 
     def find(self, text: str) -> list[Span]:
         """What was found, in order of place."""
@@ -81,30 +126,45 @@ class Scanner:
 
     def _found(self, folded: Folded) -> Iterator[Span]:
         text, span = folded.text, self._span
-        for digits in DIGITS.finditer(text):
-            start, end = digits.span()
+        numbers, thens, together = self._numbers, self._thens, self._together
+        codes, coded, apart = self._codes, self._coded, self._coded_apart
+        joined, sizes, place = 0, [0], 0
+        for run in DIGITS.finditer(text):
+            start, end = run.span()
             length = end - start
             before = text[start - 1] if start else " "
+            if start < joined:
+                place += 1
+            elif text[end : end + 1] in SEPARATORS and not TEN.isdisjoint(text[end + 1 : end + 3]):
+                joined, sizes = _joined(text, start)
+                place = 0
             if before not in LETTERS:
-                if length in self._numbers:
-                    table = self._numbers[length][ord(text[start]) - 48]
-                    for begins, rule in table.get(text[end : end + 1], table[""]):
-                        match = _earliest(begins, text, start - rule.back, start) if rule.back else begins(text, start)
-                        if match is not None and (found := span(rule, folded, match, start)):
-                            yield found
-                if before not in " -./" or start < 2:
+                if start < joined:
+                    after = text[end : end + 1]
+                    reached = tuple(accumulate(sizes[place : place + MOST_RUNS]))[1:]
+                    group = together(length, text[start], after if after in thens else "", reached)
+                elif length in numbers:
+                    after = text[end : end + 1]
+                    group = together(length, text[start], after if after in thens else "", ())
+                else:
+                    group = None
+                if group is not None:
+                    yield from self._tried(group, folded, start, start)
+                if length not in apart or before not in " -./" or start < 2:
                     continue
                 ahead, tables = start - 1, self._apart
+            elif length in coded:
+                ahead, tables = start, codes
             else:
-                ahead, tables = start, self._codes
-            if length in tables:
-                table = tables[length]
-                tried = table.get(text[end : end + 1], table[""])
-                lead = _letters(text, ahead) if tried else 0
-                for begins, rule in tried if lead else ():
-                    match = begins(text, ahead - lead) if lead in rule.lead else None
-                    if match is not None and (found := span(rule, folded, match, start)):
-                        yield found
+                continue
+            lead = _letters(text, ahead)
+            if tables is not codes and text[ahead - lead].islower():
+                tables = self._apart_small
+            if lead and (lead, length) in tables:
+                group = tables[lead, length]
+                if group.then:
+                    group = group.before(text[end : end + 1])
+                yield from self._tried(group, folded, ahead - lead, start)
         if self._starts:
             anything = self._starts.get("", ())
             for start in _long_runs(text):
@@ -126,6 +186,40 @@ class Scanner:
                 if found := self._scored(rule, folded, start, end):
                     yield found
 
+    def _merged(self, length: int, first: str, after: str, reached: tuple[int, ...]) -> Group | None:
+        """The rules that may begin with a run of a length and a first digit, before a character, that makes up one of these
+        numbers of digits with others; None without any."""
+        groups = [self._numbers.get(length), *(self._totals.get(length, {}).get(total) for total in reached)]
+        rows = {number: (number, rule.regex.match, rule) for group in groups if group for number, _, rule in group.all()}
+        fit = [
+            (number, begins, rule)
+            for number, begins, rule in rows.values()
+            if first in (rule.begin or first) and (not rule.then or (after and after in rule.then))
+        ]
+        return Group(fit) if fit else None
+
+    def _tried(self, group: Group, folded: Folded, begin: int, trigger: int) -> Iterator[Span]:
+        """What the rules of a group find that begins at a place, or their `back` before it."""
+        rows = group.always
+        if group.spoken:
+            if len(group.spoken) <= FEW:
+                rows = group.all()
+            elif heard := self._heard(folded, trigger // PIECE):
+                rows = [*rows, *(row for row in group.spoken if row[0] in heard)]
+        text = folded.text
+        for _, begins, rule in rows:
+            match = _earliest(begins, text, begin - rule.back, trigger) if rule.back else begins(text, begin)
+            if match is not None and (found := self._span(rule, folded, match, trigger)):
+                yield found
+
+    def _heard(self, folded: Folded, piece: int) -> set[int]:
+        """The numbers of the rules of which a word may be near a place in a piece of the text."""
+        heard = folded.heard.get(piece)
+        if heard is None:
+            start, end = piece * PIECE - self._reach, (piece + 1) * PIECE + self._reach
+            heard = folded.heard[piece] = self._words.near(folded.words[max(start, 0) : end])
+        return heard
+
     def _span(self, rule: Rule, folded: Folded, match: re.Match[str], trigger: int) -> Span | None:
         """A match as a span, if it goes beyond the trigger and is sure enough."""
         if match.end() <= trigger:
@@ -136,7 +230,7 @@ class Scanner:
         if start >= end:
             return None
         context = rule.context != () and rule.spoken_for(folded.words, start, end)
-        if not context and rule.most < self.threshold:
+        if not context and (rule.needs_context or rule.most < self.threshold):
             return None  # so its check need not run
         score, why, rank = rule.scored(folded.text[start:end], context)
         return Span(start, end, rule.type, score, why, rank) if score >= self.threshold else None
@@ -151,21 +245,17 @@ def _earliest(begins: Begins, text: str, earliest: int, trigger: int) -> re.Matc
     return None
 
 
+def _joined(text: str, start: int) -> tuple[int, list[int]]:
+    """Where the last of the runs of digits that are joined to one ends, and how long each of them is."""
+    runs = RUNS.match(text, start)
+    return (runs.end(), [*map(len, DIGITS.findall(runs.group()))]) if runs is not None else (start, [])
+
+
 def _letters(text: str, end: int) -> int:
     """How many ASCII letters stand before a place, in one piece; 0 when they are more than a code begins with."""
-    at, least = end, max(end - LEAD_CAP - 1, 0)
-    while at > least and text[at - 1] in LETTERS:
-        at -= 1
-    return end - at if end - at <= LEAD_CAP else 0
-
-
-def _by_next(rules: Sequence[Rule]) -> dict[str, list[Tried]]:
-    """Rules by the character after a run of digits; under "" those that any may follow."""
-    special = {char for rule in rules for char in rule.then}
-    return {
-        char: [(rule.regex.match, rule) for rule in rules if not rule.then or (char and char in rule.then)]
-        for char in (*special, "")
-    }
+    piece = text[max(end - LEAD_CAP - 1, 0) : end]
+    letters = len(piece) - len(piece.rstrip(ascii_letters))
+    return letters if letters <= LEAD_CAP else 0
 
 
 def _long_runs(text: str) -> Iterator[int]:

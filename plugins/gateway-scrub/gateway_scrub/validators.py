@@ -8,8 +8,12 @@ from ipaddress import AddressValueError, IPv4Address
 
 from gateway_scrub.checks_asia import *  # noqa: F403
 from gateway_scrub.checks_coins import *  # noqa: F403
+from gateway_scrub.checks_europe import *  # noqa: F403
 from gateway_scrub.checks_secrets import *  # noqa: F403
 from gateway_scrub.checks_us_uk import *  # noqa: F403
+from gateway_scrub.checks_vat import *  # noqa: F403
+from gateway_scrub.checks_world import *  # noqa: F403
+from gateway_scrub.phones import *  # noqa: F403
 
 NETWORKS = re.compile(
     r"(?=(?:[0-9]{13}|[0-9]{16}|[0-9]{19})\Z)4"  # Visa
