@@ -292,3 +292,16 @@ def test_the_readme_of_sealing_does_what_it_says(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "require_sealed" in done.stdout  # the starter is not sealed
+
+
+def test_the_configuration_of_scrubbing_in_its_readme_is_valid(tmp_path: Path) -> None:
+    from gateway import Gateway
+
+    text = (ROOT / "plugins" / "gateway-scrub" / "README.md").read_text()
+    tables = blocks("toml", text)
+    assert len(tables) == 4
+    for table in tables:
+        table = table.replace('weights = "hf:dslim/bert-base-NER"', 'weights = "no-such-folder"')
+        (tmp_path / "gateway.toml").write_text(table)
+        with Gateway.from_config(tmp_path / "gateway.toml") as gw:
+            assert gw.models()

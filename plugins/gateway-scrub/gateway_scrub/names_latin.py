@@ -190,6 +190,7 @@ def _said(text: str, lower: str) -> Iterator[Span]:
         end, count = read(text, at + 5)
         if (
             count
+            and text[end : end + 1] != "."  # Dear Dr. Miller: a title, which has a rule of its own
             and (text[end : end + 1] in (",", ":", "!", "\n", ";") or _first(text, at + 5) in known.sure)
             and not lower[at - 1 : at].isalpha()
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,21 @@ def test_by_default_a_secret_never_leaves(server: LoopbackServer) -> None:
             assert value not in str(caught.value)
     assert not server.requests
     assert scrub_of(read_options({})).name == "scrub"
+
+
+def test_fifty_names_do_not_leave_where_a_model_finds_them(server: LoopbackServer, ner: Path) -> None:
+    """By a token classifier that the tests train, which gateway-local serves beside the hosted model."""
+    pytest.importorskip("gateway_local")
+    from ner_case import planted as named
+
+    whole = config(server, names={"model": "ner", "timeout_s": 60.0})
+    whole["plugins"] = ["local", "remote", "scrub"]
+    whole["plugin"]["local"] = {"starter": False, "models": [{"name": "ner", "weights": str(ner)}]}
+    names = named(50)
+    with Gateway.from_config(whole) as gw:
+        for text, _, _ in names:
+            with gw.stream(Chat.ask(text), meta=Meta(conversation="n")) as stream:
+                assert "".join(delta.text for delta in stream) == f"You said: {text}"
+            assert stream.response.model == "hosted"
+    sent = received(server)
+    assert [name for _, name, _ in names if name in sent] == []
