@@ -20,14 +20,17 @@ from gateway import (
     ExtractResponse,
     GatewayConfig,
     Message,
+    Meta,
     ModelCard,
     ModelService,
+    Need,
     Place,
     Request,
     Resources,
     Response,
     Span,
 )
+from gateway.testing.fakes import resources
 
 
 class Told(ModelService):
@@ -42,6 +45,12 @@ class Told(ModelService):
         self.saw.append("\n".join(message.text for message in request.messages))
         return ChatResponse.of(request.messages[-1].text)
 
+
+NAME = "Maren Okafor"
+SENTENCE = f"Please write to {NAME} today."
+ASKED = Chat(messages=(Message.user(SENTENCE),))
+HOSTED, HERE = Need(model="hosted"), Need(model="here")
+"""A request that holds a name, and whom to ask."""
 
 Answers = Callable[[str], Sequence[Span]]
 
@@ -116,3 +125,11 @@ def gateway_of(
 
 async def said(gateway: AsyncGateway, *texts: str) -> ChatResponse:
     return await gateway.run(Chat(messages=tuple(Message.user(text) for text in texts)))
+
+
+async def found(text: str, service: Finder, **options: object) -> list[tuple[str, str]]:
+    """What is found in a text, and of what type."""
+    detector = ExtractDetector(names_options(**options))
+    async with gateway_of(service, detectors=[]) as gateway:
+        [spans] = await detector.find([text], resources(run=gateway.run), Meta())
+    return [(text[each.start : each.end], each.type) for each in spans]

@@ -1,4 +1,4 @@
-"""Names that a model of the gateway finds: what is asked, what is made of the answer, and what goes wrong."""
+"""Names that a model of the gateway finds: what is asked, and what is made of the answer."""
 
 from __future__ import annotations
 
@@ -12,35 +12,31 @@ from pathlib import Path
 import pytest
 from gateway_scrub.detect import Detectors
 from gateway_scrub.model import AT_ONCE, OVERLAP, WINDOW, ExtractDetector, starts
-from gateway_scrub.options import ScrubOptions, read_options
-from gateway_scrub.spans import Span as Find
+from gateway_scrub.options import read_options
 from gateway_scrub.walk import Piece
-from hypothesis import given
-from hypothesis import strategies as st
-from model_case import Answers, Finder, Told, gateway_of, names, names_options, said, span
+from model_case import (
+    NAME,
+    SENTENCE,
+    Answers,
+    Finder,
+    Told,
+    found,
+    gateway_of,
+    names,
+    names_options,
+    said,
+    span,
+)
 from ner_case import planted
 
 from gateway import (
-    AllModelsFailed,
-    Chat,
     ConfigError,
-    Extract,
-    GatewayError,
-    Message,
     Meta,
     ModelService,
-    Need,
-    NoEligibleModel,
-    Resources,
     Span,
-    TransformFailed,
 )
 from gateway.testing.fakes import resources
 
-NAME = "Maren Okafor"
-SENTENCE = f"Please write to {NAME} today."
-ASKED = Chat(messages=(Message.user(SENTENCE),))
-HOSTED, HERE = Need(model="hosted"), Need(model="here")
 MARKED = re.compile(r"<([A-Z_]+)_\d+:[0-9a-z]{8}>")
 
 
@@ -49,14 +45,6 @@ def learned(folder: Path) -> ModelService:
     from gateway_local.options import ModelOptions
 
     return LocalModel(ModelOptions(name="ner", weights=str(folder), device="cpu"))
-
-
-async def found(text: str, service: Finder, **options: object) -> list[tuple[str, str]]:
-    """What is found in a text, and of what type."""
-    detector = ExtractDetector(names_options(**options))
-    async with gateway_of(service, detectors=[]) as gateway:
-        [spans] = await detector.find([text], resources(run=gateway.run), Meta())
-    return [(text[each.start : each.end], each.type) for each in spans]
 
 
 # A model that was trained
@@ -195,178 +183,6 @@ def test_a_conversation_s_second_request_asks_about_new_texts_only() -> None:
     asyncio.run(main())
 
 
-# What goes wrong keeps the request here
-
-
-def test_a_model_that_is_too_slow_keeps_the_request_on_this_machine() -> None:
-    async def main() -> None:
-        hosted, here = Told(), Told("here", "process")
-        service = Finder(names(NAME), gate=asyncio.Event())
-        async with gateway_of(hosted, here, service, timeout_s=0.05) as gateway:
-            reply = await said(gateway, SENTENCE)
-            assert (reply.model, here.saw, hosted.saw) == ("here", [SENTENCE], [])
-            assert service.now == 0  # nothing is left running
-            assert service.gate is not None
-            service.gate.set()  # what was not found out is not remembered as nothing
-            await gateway.run(ASKED, HOSTED)
-        assert len(hosted.saw) == 1 and NAME not in hosted.saw[0]
-
-    asyncio.run(main())
-
-
-def test_a_model_that_is_too_slow_leaves_nobody_where_all_are_elsewhere() -> None:
-    async def main() -> None:
-        hosted, service = Told(), Finder(names(NAME), gate=asyncio.Event())
-        async with gateway_of(hosted, service, timeout_s=0.05) as gateway:
-            with pytest.raises(NoEligibleModel) as caught:
-                await said(gateway, SENTENCE)
-        assert hosted.saw == [] and "scrub" in str(caught.value) and NAME not in f"{caught.value!r}{caught.value}"
-
-    asyncio.run(main())
-
-
-def test_a_model_that_is_still_loading_goes_on_with_that() -> None:
-    async def main() -> None:
-        hosted, service = Told(), Finder(names(NAME))
-        service.loaded = asyncio.Event()
-        async with gateway_of(hosted, service, timeout_s=0.05) as gateway:
-            with pytest.raises(NoEligibleModel):
-                await said(gateway, SENTENCE)
-            service.loaded.set()
-            assert (await said(gateway, SENTENCE)).text == SENTENCE
-        assert service.starts == 1 and len(hosted.saw) == 1 and NAME not in hosted.saw[0]
-
-    asyncio.run(main())
-
-
-def test_a_caller_who_gives_up_leaves_nothing_running() -> None:
-    async def main() -> None:
-        hosted, service = Told(), Finder(names(NAME), gate=asyncio.Event())
-        async with gateway_of(hosted, service) as gateway:
-            task = asyncio.create_task(said(gateway, f"{SENTENCE} " * 100))
-            while not service.now:
-                await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        assert hosted.saw == [] and service.now == 0
-
-    asyncio.run(main())
-
-
-class Odd:
-    """A detector that gives these spans of every text."""
-
-    name = "odd"
-
-    def __init__(self, *spans: Find, texts: int | None = None) -> None:
-        self._spans, self._texts = spans, texts
-
-    async def find(self, texts: Sequence[str], resources: Resources, meta: Meta) -> list[list[Find]]:
-        return [list(self._spans)] * (len(texts) if self._texts is None else self._texts)
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        Odd(texts=0), Odd(texts=2), Odd(Find(8, 3, "PERSON", 0.9, "")), Odd(Find(3, 10_000, "PERSON", 0.9, "")),
-        Odd(Find(-4, 3, "PERSON", 0.9, "")), Odd(Find(0, 6, "PERSON", math.nan, "")), Odd(Find(0, 6, "a person", 0.9, "")),
-    ],
-)  # fmt: skip
-def test_a_detector_of_one_s_own_that_gives_nonsense_keeps_the_request_here(odd: Odd) -> None:
-    async def main() -> None:
-        hosted, here = Told(), Told("here", "process")
-        async with gateway_of(hosted, here, detectors=[odd]) as gateway:
-            with pytest.raises((NoEligibleModel, AllModelsFailed, TransformFailed)) as caught:
-                await gateway.run(ASKED, HOSTED)
-            assert NAME not in f"{caught.value!r}{caught.value}"
-            assert (await gateway.run(ASKED, HERE)).text == SENTENCE
-        assert hosted.saw == []
-
-    asyncio.run(main())
-
-
-def raising(text: str) -> Sequence[Span]:
-    raise RuntimeError(f"cannot read {text}")
-
-
-def nonsense(start: int, end: int, label: str = "PER", score: float = 0.9) -> Answers:
-    return lambda text: [Span(entity_group=label, score=score, word="", start=start, end=end)]
-
-
-@pytest.mark.parametrize(
-    "service",
-    [
-        Finder(raising),
-        Finder(nonsense(8, 3)),
-        Finder(nonsense(3, 10_000)),
-        Finder(nonsense(-4, 3)),
-        Finder(nonsense(0, 6, score=math.nan)),
-        Finder(nonsense(0, 6, score=math.inf)),
-        Finder(nonsense(0, 6, score=-3.5)),
-        Finder(nonsense(0, 6, label="LABEL_1")),
-        Finder(names(NAME), place="hosted"),
-        Finder(names(NAME), place="private"),
-        Told("ner", "process"),
-        Told("another", "process"),
-    ],
-    ids=["raises", "start after end", "beyond the text", "before it", "nan", "inf", "below 0", "labels without names",
-         "remote", "private", "no extraction", "missing"],
-)  # fmt: skip
-def test_what_the_model_cannot_tell_keeps_the_request_on_this_machine(service: ModelService) -> None:
-    async def main() -> None:
-        hosted, here = Told(), Told("here", "process")
-        async with gateway_of(hosted, here, service) as gateway:
-            with pytest.raises((NoEligibleModel, AllModelsFailed)) as caught:
-                await gateway.run(ASKED, HOSTED)
-            assert NAME not in f"{caught.value!r}{caught.value}"
-            reply = await gateway.run(ASKED, HERE)
-        assert (reply.text, here.saw, hosted.saw) == (SENTENCE, [SENTENCE], [])
-        if isinstance(service, Finder) and service.card.place in ("hosted", "private"):
-            assert service.asked == []
-
-    asyncio.run(main())
-
-
-def test_one_window_that_fails_stops_the_others() -> None:
-    def answers(text: str) -> Sequence[Span]:
-        raise RuntimeError("no")
-
-    async def main() -> None:
-        service = Finder(answers)
-        async with gateway_of(Told(), service) as gateway:
-            with pytest.raises(GatewayError):
-                await said(gateway, "word " * 40_000)
-        assert len(service.asked) <= 2 * AT_ONCE and service.now == 0
-
-    asyncio.run(main())
-
-
-def test_the_model_itself_is_asked_about_the_text_as_it_is() -> None:
-    """Also where local models are scrubbed: its own request is not looked at again, which would never end."""
-
-    async def main() -> None:
-        hosted, here, service = Told(), Told("here", "process"), Finder(names(NAME))
-        options = ScrubOptions(local={"personal": "placeholder"})
-        async with gateway_of(hosted, here, service, options=options) as gateway:
-            for need in (HOSTED, HERE):
-                assert (await gateway.run(ASKED, need)).text == SENTENCE
-        assert service.asked == [SENTENCE]
-        assert NAME not in "".join(hosted.saw + here.saw) and len(hosted.saw) == len(here.saw) == 1
-
-    asyncio.run(main())
-
-
-def test_a_direct_request_to_the_model_is_served() -> None:
-    async def main() -> None:
-        service = Finder(names(NAME))
-        async with gateway_of(service) as gateway:
-            [one] = (await gateway.run(Extract(inputs=SENTENCE))).spans
-        assert one.word == NAME
-
-    asyncio.run(main())
-
-
 # Labels and scores
 
 
@@ -423,65 +239,3 @@ def test_types_that_are_not_looked_for_are_no_find_of_a_model_either() -> None:
         assert [each.type for each in spans["", text]] == ["ORGANIZATION"]
 
     asyncio.run(main())
-
-
-# Overlaps
-
-
-def looked(text: str, *finds: Find, answers: Answers = lambda text: ()) -> list[tuple[str, str]]:
-    async def main() -> list[tuple[str, str]]:
-        detectors = Detectors([lambda text: finds], [ExtractDetector(names_options())])
-        async with gateway_of(Finder(answers), detectors=[]) as gateway:
-            spans = await detectors.find([Piece(text)], resources(run=gateway.run), Meta())
-        return [(text[each.start : each.end], each.type) for each in spans["", text]]
-
-    return asyncio.run(main())
-
-
-def test_a_right_checksum_beats_the_model_and_the_model_beats_a_shape() -> None:
-    text = "4111111111111111"
-    card, shape = Find(0, 16, "CARD", 0.6, "check", 2), Find(0, 16, "PHONE", 0.99, "shape", 0)
-    assert looked("x" + text, Find(1, 17, "CARD", 0.6, "check", 2), answers=names("x" + text)) == [
-        ("x", "PERSON"), (text, "CARD"),
-    ]  # fmt: skip
-    assert looked("Anna B", shape_of("Anna B", "USER"), answers=names("Anna B", score=0.55)) == [("Anna B", "PERSON")]
-    assert looked(text, shape, card) == [(text, "CARD")]
-
-
-def shape_of(text: str, kind: str, rank: int = 0) -> Find:
-    return Find(0, len(text), kind, 0.99, "shape", rank)
-
-
-def test_what_is_left_of_a_find_that_gives_way_is_covered_too() -> None:
-    text = "Dr. Anna Maria Schmidt, 4111111111111111, Bern"
-    number = text.index("4")
-    check = Find(number, number + 16, "CARD", 0.6, "check", 2)
-    whole = Find(4, 22, "PERSON", 0.6, "names", 0)
-    assert looked(text, check, whole, answers=names("Anna Maria", label="ORG")) == [
-        ("Anna Maria", "ORGANIZATION"), ("Schmidt", "PERSON"), ("4111111111111111", "CARD"),
-    ]  # fmt: skip
-    address = names("Schmidt, 4111111111111111, Bern", label="ADDRESS")
-    assert looked(text, check, whole, answers=address) == [
-        ("Anna Maria Schmidt", "PERSON"), ("4111111111111111", "CARD"), ("Bern", "ADDRESS"),
-    ]  # fmt: skip
-
-
-@given(
-    st.text("ab 1,", min_size=1, max_size=30),
-    st.lists(
-        st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 2), st.sampled_from([0.3, 0.6, 0.9])), max_size=8
-    ),
-)
-def test_all_that_anything_was_found_in_is_covered_once(text: str, places: list[tuple[int, int, int, float]]) -> None:
-    spans = [
-        Find(start, min(start + size, len(text)), f"T{rank}", score, "", rank)
-        for start, size, rank, score in places
-        if start < len(text)
-    ]
-    kept = Detectors([lambda text: spans]).look(text)
-    assert all(a.end <= b.start for a, b in pairwise(kept))
-    assert all(each.start < each.end and each.score >= 0.5 for each in kept)
-    wanted = {at for each in spans if each.score >= 0.5 for at in range(each.start, each.end) if text[at].isalnum()}
-    covered = {at for each in kept for at in range(each.start, each.end)}
-    assert wanted <= covered
-    assert covered <= {at for each in spans if each.score >= 0.5 for at in range(each.start, each.end)}
