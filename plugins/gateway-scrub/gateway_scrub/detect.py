@@ -53,36 +53,50 @@ class Detectors:
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
 
     async def find(self, pieces: Iterable[Piece], resources: Resources, meta: Meta) -> dict[tuple[str, str], tuple[Span, ...]]:
-        """The spans of each piece, by its label and text. Raises what a detector raises: then nothing is known."""
-        wanted = {(piece.label, piece.text): None for piece in pieces if piece.text}
+        """The spans of each piece, by its label and text. Raises what a detector raises: then nothing is known.
+
+        Models are not asked about what is fixed, such as the name of a tool: they would find an organisation in half of them.
+        """
+        wanted: dict[tuple[str, str], bool] = {}
+        for piece in pieces:
+            if piece.text:
+                key = piece.label, piece.text
+                wanted[key] = wanted.get(key, False) or piece.kind == "text"
         out: dict[tuple[str, str], tuple[Span, ...]] = {}
         new = []
-        for label, text in wanted:
-            mark = self._mark(label, text)
+        for (label, text), free in wanted.items():
+            mark = self._mark(label, text, free)
             if mark in self._known:
                 self._known.move_to_end(mark)
                 out[label, text] = self._known[mark]
             else:
-                new.append((label, text, mark))
+                new.append((label, text, free, mark))
         if not new:
             return out
-        look = [(label, text) for label, text, _ in new]
+        look = [(label, text) for label, text, _, _ in new]
         if sum(len(text) for _, text in look) > THREAD_CHARACTERS:
             found = await asyncio.to_thread(self._patterns, look)
         else:
             found = self._patterns(look)
-        for model in self._models:
-            more = await model.find([text for _, text in look], resources, meta)
-            if len(more) != len(look):
-                raise ValueError(f"detector {model.name!r} answered for {len(more)} of {len(look)} texts")
-            for (_, text), spans, added in zip(look, found, more, strict=True):
+        by_models = await self._asked([text for _, text, free, _ in new if free], resources, meta)
+        for (label, text, free, mark), spans in zip(new, found, strict=True):
+            kept = self._kept(text, [*spans, *by_models[text]] if free else spans)
+            out[label, text] = self._known[mark] = tuple(kept)
+        while len(self._known) > CACHE:
+            self._known.popitem(last=False)
+        return out
+
+    async def _asked(self, texts: Iterable[str], resources: Resources, meta: Meta) -> dict[str, list[Span]]:
+        """What the models find in each text."""
+        out: dict[str, list[Span]] = {text: [] for text in texts}
+        for model in self._models if out else ():
+            found = await model.find(list(out), resources, meta)
+            if len(found) != len(out):
+                raise ValueError(f"detector {model.name!r} answered for {len(found)} of {len(out)} texts")
+            for (text, spans), added in zip(out.items(), found, strict=True):
                 if not all(0 <= span.start < span.end <= len(text) and 0.0 <= span.score <= 1.0 for span in added):
                     raise ValueError(f"detector {model.name!r} gave a span that does not lie in the text, or no score")
                 spans.extend(added)
-        for (label, text, mark), spans in zip(new, found, strict=True):
-            out[label, text] = self._known[mark] = tuple(self._kept(text, spans))
-        while len(self._known) > CACHE:
-            self._known.popitem(last=False)
         return out
 
     def look(self, text: str, label: str = "") -> list[Span]:
@@ -106,9 +120,9 @@ class Detectors:
             out.append([span for span in spans if span.end > 0])
         return out
 
-    def _mark(self, label: str, text: str) -> bytes:
+    def _mark(self, label: str, text: str, free: bool) -> bytes:
         """A text's place in the cache, which tells nothing of it."""
-        return hmac.digest(self._key, f"{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
+        return hmac.digest(self._key, f"{free}\0{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
 
 
 def _moved(span: Span, by: int) -> Span:

@@ -417,3 +417,27 @@ def test_a_need_for_a_local_model_is_not_touched() -> None:
     local = Echo("local", "process")
     with gateway(local) as gw:
         assert gw.chat(MAIL, Need(place="local")).text == MAIL
+
+
+class Everything:
+    """A detector that finds an organisation in every text, and counts what it is asked."""
+
+    name = "everything"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def find(self, texts: Sequence[str], resources: Resources, meta: Meta) -> list[list[Span]]:
+        self.asked += texts
+        return [[Span(0, len(text), "ORGANIZATION", 0.9, "all", 1)] for text in texts]
+
+
+def test_models_are_not_asked_about_the_names_of_tools_and_once_about_each_text() -> None:
+    detector = Everything()
+    tool = Tool(name="post_to_Slack", description="Posts.", parameters={"type": "object", "properties": {"Slack": {}}})
+    model = Echo()
+    with gateway(model, transform=scrub([detector])) as gw:
+        for _ in range(2):
+            gw.run(Chat(messages=(Message.user("Hi"), Message.assistant("Hi"), Message.user("Hi")), tools=(tool,)))
+    assert sorted(detector.asked) == ["Hi", "Posts."]
+    assert '"name": "post_to_Slack"' in model.saw
