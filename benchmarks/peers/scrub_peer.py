@@ -28,11 +28,11 @@ Find = Callable[[str], list[Hit]]
 
 def presidio() -> Find:
     """Its analyser, with the recognisers that it loads by default."""
-    import spacy  # type: ignore[import-not-found]
+    import spacy
     import tldextract  # type: ignore[import-not-found]
-    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry  # type: ignore[import-not-found]
-    from presidio_analyzer.nlp_engine import SlimSpacyNlpEngine  # type: ignore[import-not-found]
-    from spacy.language import Language  # type: ignore[import-not-found]
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer.nlp_engine import SlimSpacyNlpEngine
+    from spacy.language import Language
 
     @Language.component("as_it_stands")  # type: ignore[untyped-decorator]
     def as_it_stands(doc: Any) -> Any:
