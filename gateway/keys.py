@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -22,6 +23,9 @@ from gateway.errors import ConfigError, KeyNotMine, MissingSecret
 MAGIC = b"gwk1"
 SALT_BYTES = 32
 KEY_BYTES = 32
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEY_LIKE = re.compile(r"[A-Za-z0-9+/_-]{43}=")
+"""32 bytes in base64."""
 
 
 class Secret:
@@ -107,11 +111,15 @@ def secret(ref: str) -> Secret:
     """
     scheme, _, rest = ref.partition(":")
     if scheme == "env" and rest:
+        if not VARIABLE.fullmatch(rest):  # as env:$NAME gives it: it is not repeated
+            raise ConfigError("env: takes the name of a variable, as in env:WEIGHTS_KEY, and not its value")
         value = os.environ.get(rest, "")
         if not value:
             raise MissingSecret(f"environment variable {rest} is not set", ref=ref)
         return Secret(value)
     if scheme == "file" and rest:
+        if KEY_LIKE.fullmatch(rest):
+            raise ConfigError("file: takes the path of a file, as in file:/run/secrets/weights, and not what is in it")
         return Secret(_read_private(Path(os.path.expanduser(rest)), ref))
     if scheme == "keyring" and rest:
         return Secret(_from_keyring(rest, ref))

@@ -400,3 +400,12 @@ def test_a_file_that_cannot_be_decoded_leaves_nothing_of_it_behind_the_error(tmp
     with pytest.raises(MissingSecret) as caught:
         secret(key_file(tmp_path / "latin", CANARY.encode() + b"\xff"))
     assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("scheme", ["env", "file"])
+def test_a_key_in_the_place_of_its_name_is_not_repeated(scheme: str) -> None:
+    """As ``env:$WEIGHTS_KEY`` gives it."""
+    pasted = base64.b64encode(os.urandom(32)).decode()
+    with pytest.raises(ConfigError) as caught:
+        secret(f"{scheme}:{pasted}")
+    assert pasted not in str(caught.value)

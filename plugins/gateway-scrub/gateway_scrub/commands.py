@@ -97,8 +97,10 @@ def _scrubber(options: ScrubOptions, types: list[str] | None, threshold: float |
         if not 0.0 <= threshold <= 1.0:
             raise InvalidRequest("--threshold must be between 0 and 1", field="--threshold")
         options = replace(options, threshold=threshold)
-    if types:
+    if types is not None:
         wanted = [kind.strip().upper() for given in types for kind in given.split(",") if kind.strip()]
+        if not wanted:
+            raise InvalidRequest("--types names no type", field="--types")
         known = Scrubber(options).types
         if odd := sorted(set(wanted) - known):
             raise InvalidRequest(f"--types: there is no type {odd[0]}; there are: {', '.join(sorted(known))}", field="--types")

@@ -62,6 +62,7 @@ BOUNDS = {
     "{E}": r"(?![0-9A-Za-z_])",
     "{D}": r"(?<![0-9A-Za-z_])(?<![0-9][-.,/])",
 }
+BOUND = re.compile(r"\{[A-Z]\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,8 @@ class Rule:
                 raise ConfigError(f"{where}: {key} must be between 0 and 1")
         if len(self.reach) != 2:
             raise ConfigError(f"{where}: reach must be two numbers, of characters before and after the find")
+        if odd := [name for name in BOUND.findall(self.pattern) if name not in BOUNDS]:
+            raise ConfigError(f"{where}: pattern: {odd[0]} is none of {', '.join(BOUNDS)}")
         if isinstance(self.check, str) and self.check:
             checked(self.check, where)
         try:

@@ -171,14 +171,18 @@ class Covered(Rewrite):
         if delta.whole is not None:
             [part] = restored_parts((delta.whole,), self._conversation, self._options.keep_from_tools)
             return (replace(delta, whole=part),)
-        if delta.part not in self._kinds:
+        first = delta.part not in self._kinds
+        if first:
             self._kinds[delta.part] = delta.kind, delta.name
         kind, name = self._kinds[delta.part]
         if kind == "reasoning" or (kind == "tool_call" and kept_from_tool(name, self._options.keep_from_tools)):
             return (delta,)
         if delta.part not in self._held:
             self._held[delta.part] = self._conversation.restorer(json=kind == "tool_call")
-        return (replace(delta, data=self._held[delta.part].feed(delta.data)),)
+        data = self._held[delta.part].feed(delta.data)
+        if not data and not first and not delta.signature:
+            return ()  # all of it waits for what follows
+        return (replace(delta, data=data),)
 
     def flush(self) -> Iterable[Delta]:
         out = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -441,3 +442,33 @@ def test_models_are_not_asked_about_the_names_of_tools_and_once_about_each_text(
             gw.run(Chat(messages=(Message.user("Hi"), Message.assistant("Hi"), Message.user("Hi")), tools=(tool,)))
     assert sorted(detector.asked) == ["Hi", "Posts."]
     assert '"name": "post_to_Slack"' in model.saw
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"rules": [{"name": "a", "type": "A", "anchors": ["ACME-"], "pattern": "ACME-[0-9]{6}{Z}", "score": 0.9}]},
+            "{Z} is none",
+        ),
+        (
+            {
+                "rules": [
+                    {"name": "a", "type": "A", "anchors": ["ACME-"], "pattern": "acme-1", "score": 0.9, "cases": ["«ACME-1»"]}
+                ]
+            },
+            "own case",
+        ),
+        ({"rules": [OWN | {"pattern": "ACME-[0-9]{6}{Z}"}]}, "{Z} is none"),
+        ({"rules": [OWN | {"pattern": "acme-1", "cases": ["«ACME-1»"]}]}, "own case"),
+        ({"rules": [OWN | {"pattern": "ACME-1", "score": 0.2}]}, "can never count"),
+        ({"remote": {"PERSN": "mask"}}, "did you mean PERSON"),
+        ({"remote": {"XX_*": "mask"}}, "no type that is found"),
+    ],
+)
+def test_a_typo_stops_the_start(options: dict[str, Any], told: str) -> None:
+    from gateway_scrub.build import scrub_of
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        scrub_of(read_options(options))
+    scrub_of(read_options({"remote": {"US_*": "mask", "PERSON": "keep", "secret": "keep"}}))

@@ -19,7 +19,7 @@ from gateway_seal.signing import sign
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sealed directory.")]
 Opens = Annotated[
     list[str] | None,
-    typer.Option("--key", metavar="REF", help="The key that opens it, such as env:NAME. Default: what [plugin.seal] says."),
+    typer.Option("--key", metavar="REF", help="The key that opens it, such as env:NAME. Default: what \\[plugin.seal] says."),
 ]
 Label = Annotated[str, typer.Option("--label", help="A name for the key, for people.")]
 New = Annotated[str, typer.Option("--new", metavar="REF", help="The other key, such as env:NAME.")]

@@ -63,6 +63,8 @@ def read_header(path: Path) -> tuple[bytes, Header]:
     """The manifest's bytes and header, not yet verified."""
     if not path.is_dir():
         raise SealError(f"there is no sealed model at {str(path)!r}")
+    if not (path / NAME).exists():
+        raise SealError(f"{str(path)!r} is not a sealed model: it has no {NAME}")
     manifest = read_capped(path / NAME, MANIFEST_CAP_BYTES, "the manifest of a sealed model")
     return manifest, Header.read(manifest)
 

@@ -216,7 +216,7 @@ def remove_key(path: Path, *, key: Refs, remove: str | None = None, label: str |
             raise SealError(f"the last key of {str(path)!r} cannot be removed")
         _, mine, _ = unlock(path / header.keys_file, header, _given(keys, key))
         if mine in going:
-            raise SealError("the key that opens the model must not be the one that is removed: name another one with key")
+            raise SealError("the key that opens the model must not be the one that is removed: give one that stays as key")
         put_file(path / header.keys_file, encode_wraps(kept))
 
 
