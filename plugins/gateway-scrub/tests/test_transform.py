@@ -444,6 +444,9 @@ def test_models_are_not_asked_about_the_names_of_tools_and_once_about_each_text(
     assert '"name": "post_to_Slack"' in model.saw
 
 
+OWN = {"name": "a", "type": "A", "anchors": ["ACME-"], "score": 0.9}
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
