@@ -108,7 +108,7 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
     for number, table in enumerate(block for block in blocks("toml", REST) if "[project]" not in block):
         path = tmp_path / f"{number}.toml"
         path.write_text(table)
-        assert load_config(path).plugins == ["local", "remote", "scrub"]
+        assert set(load_config(path).plugins or ()) >= {"local", "remote"}
 
 
 def test_the_readmes_plugin_is_found_routed_to_and_keeps_its_contract(tmp_path: Path) -> None:
