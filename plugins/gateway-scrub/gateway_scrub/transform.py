@@ -44,6 +44,7 @@ PERSONAL, SECRET = "personal", "secret"
 SILENT = (Embed, Rerank)
 """Tasks whose answers hold no text: a type is enough there, and a text then gives the same vector in every conversation."""
 PLACES = ("hosted", "private", "host", "process")
+CHANGED = "the request was changed after it was inspected: let scrub be the first of the transforms"
 
 
 def kept_from(place: str) -> str:
@@ -91,6 +92,8 @@ class Scrub(Transform):
             return piece.text
 
         walk(request, visit)
+        if any(piece.kind == "unknown" for piece in pieces):
+            raise ValueError("the request holds an object that cannot be looked into")
         spans = await self._made[0].find(pieces, resources, request.meta)
         fixed = {span.type for piece in pieces if piece.kind == "fixed" for span in spans.get((piece.label, piece.text), ())}
         meta = request.meta
@@ -188,9 +191,15 @@ class Covered(Rewrite):
         return out
 
     def _cover(self, piece: Piece) -> str:
-        if piece.kind != "text" or not piece.text:
+        if not piece.text:
+            if piece.kind == "unknown" or (piece.kind == "media" and not self._seen.media):
+                raise ValueError(CHANGED)
             return piece.text
         spans = self._spans(piece)
+        if piece.kind != "text":
+            if self._options.fixed == "block" and any(self._how(span) != "keep" for span in spans):
+                raise ValueError(CHANGED)
+            return piece.text
         for span in spans:
             if self._how(span) != "keep":
                 self._counts[span.type] += 1
@@ -201,7 +210,7 @@ class Covered(Rewrite):
     def _spans(self, piece: Piece) -> Sequence[Span]:
         spans = self._seen.spans.get((piece.label, piece.text))
         if spans is None:  # another transform, which came before, wrote this: what was not looked at is not sent
-            raise ValueError("the request was changed after it was inspected: let scrub be the first of the transforms")
+            raise ValueError(CHANGED)
         return spans
 
     def _how(self, span: Span) -> How:
