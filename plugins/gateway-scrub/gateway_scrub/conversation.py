@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from gateway_scrub.errors import ScrubError
+from gateway_scrub.escapes import decoded
 from gateway_scrub.restore import Finder, Restorer, restored
 from gateway_scrub.spans import Span
 from gateway_scrub.surrogate import ATTEMPTS, Inventor, Surrogates
@@ -229,7 +230,8 @@ class Conversation:
 
 
 def _normal(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    escapes = decoded(text)
+    folded = unicodedata.normalize("NFKC", text if escapes is None else escapes.text).casefold()
     if any(char.isalpha() for char in folded) or not any(char.isdigit() for char in folded):
         return folded
     return "".join(char for char in folded if char.isdigit() or char == "+")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway import Meta, Resources
+from gateway_scrub.escapes import decoded
 from gateway_scrub.spans import Span, covering
 from gateway_scrub.walk import Piece
 
@@ -71,14 +72,20 @@ class Detectors:
             found = await asyncio.to_thread(self._patterns, look)
         else:
             found = self._patterns(look)
+        told = [escapes for escapes in map(decoded, [text for _, text in look]) if escapes is not None] if self._models else []
+        plain = {escapes.raw: at for at, escapes in enumerate(told, len(look))}
+        asked = [*(text for _, text in look), *(escapes.text for escapes in told)]
         for model in self._models:
-            more = await model.find([text for _, text in look], resources, meta)
-            if len(more) != len(look):
-                raise ValueError(f"detector {model.name!r} answered for {len(more)} of {len(look)} texts")
-            for (_, text), spans, added in zip(look, found, more, strict=True):
+            more = await model.find(asked, resources, meta)
+            if len(more) != len(asked):
+                raise ValueError(f"detector {model.name!r} answered for {len(more)} of {len(asked)} texts")
+            for text, added in zip(asked, more, strict=True):
                 if not all(0 <= span.start < span.end <= len(text) and 0.0 <= span.score <= 1.0 for span in added):
                     raise ValueError(f"detector {model.name!r} gave a span that does not lie in the text, or no score")
+            for (_, text), spans, added in zip(look, found, more, strict=False):
                 spans.extend(added)
+                if text in plain:
+                    spans.extend(told[plain[text] - len(look)].back(more[plain[text]]))
         for (label, text, mark), spans in zip(new, found, strict=True):
             out[label, text] = self._known[mark] = tuple(self._kept(text, spans))
         while len(self._known) > CACHE:
@@ -99,12 +106,18 @@ class Detectors:
     def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:
         out = []
         for label, text in texts:
-            spans = [span for find in self._finds for span in find(text)]
-            if LABEL.fullmatch(label):  # the key of an object speaks for its value, too: "ssn": "536221234"
-                before = f"{label}: "
-                spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
-            out.append([span for span in spans if span.end > 0])
+            spans = self._found(label, text)
+            if (escapes := decoded(text)) is not None:
+                spans += escapes.back(self._found(label, escapes.text))
+            out.append(spans)
         return out
+
+    def _found(self, label: str, text: str) -> list[Span]:
+        spans = [span for find in self._finds for span in find(text)]
+        if LABEL.fullmatch(label):  # the key of an object speaks for its value, too: "ssn": "536221234"
+            before = f"{label}: "
+            spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
+        return [span for span in spans if span.end > 0]
 
     def _mark(self, label: str, text: str) -> bytes:
         """A text's place in the cache, which tells nothing of it."""
