@@ -53,6 +53,8 @@ WORDS = frozenset({
 })  # fmt: skip
 """Fields that say how, not what: a plain word there is one of the interface. Anything else is looked into."""
 WORD = re.compile(r"[A-Za-z_/\-]{1,40}")
+TEXTUAL = re.compile(r"text/|application/(?:[a-z.]+\+)?(?:json|xml|yaml|x-yaml|toml|x-ndjson|jsonl|javascript|sql)\b", re.I)
+"""Media types of files that are text, and are looked into."""
 FACTS = frozenset({"usage", "model", "trace", "quota", "dropped", "served_by", "finish", "logprobs", "parsed", "vectors"})
 """Fields of a response that hold no text of it."""
 FIXED = frozenset({"id", "name", "url"})
@@ -113,10 +115,14 @@ def _walk(value: Any, visit: Visit, here: Piece) -> Any:
             # A signature is of the text as it was: with another text it is wrong, and worse than none.
             return value if text == value.text else replace(value, text=text, signature="" if signature else signature)
         case Image() | Audio() | File():
-            visit(Piece("", "media", where))
-            name = value.name if isinstance(value, File) else ""
+            name, data = value.name if isinstance(value, File) else "", value.data
+            text = _text_of(value)
+            if text is None:
+                visit(Piece("", "media", where))
+            elif (made := visit(Piece(text, where=f"{where}.data"))) != text:
+                data = made.encode("utf-8", "surrogatepass")
             done = {"name": visit(Piece(name, where=f"{where}.name"))} if name else {}
-            return _part(value, visit, here, {"data": value.data, **done})
+            return _part(value, visit, here, {"data": data, **done})
         case Mapping():
             return _mapping(value, visit, here)
         case tuple() | list():
@@ -158,6 +164,16 @@ def _other(value: Any, visit: Visit, here: Piece) -> Any:
         case _:
             visit(replace(here, kind="unknown"))
     return value
+
+
+def _text_of(value: Image | Audio | File) -> str | None:
+    """The text of a file that is one, None for all else."""
+    if not value.data or not TEXTUAL.match(value.media_type):
+        return None
+    try:
+        return value.data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _part(value: Any, visit: Visit, here: Piece, done: dict[str, Any]) -> Any:
