@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import (
     Answer,
+    Chat,
     ChatResponse,
     Citation,
     Delta,
@@ -161,34 +162,63 @@ class Covered(Rewrite):
         super().__init__(walk(request, self._cover))
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
         self.note = f"scrub: {told}" if told else ""
+        self._json = isinstance(request, Chat) and request.response_format is not None
         self._kinds: dict[int, tuple[str, str]] = {}
         self._held: dict[int, Restorer] = {}
+        self._nameless: dict[int, str] = {}
+        """Arguments of calls whose tool is not told yet, where that decides whether they are restored."""
+        self._texts: dict[int, str] = {}
 
     def incoming(self, response: Response) -> Response:
         if isinstance(response, ChatResponse):
-            return replace(response, parts=restored_parts(response.parts, self._conversation, self._options.keep_from_tools))
+            return replace(response, parts=self._parts(response.parts))
         back: Response = walk(response, lambda piece: self._conversation.restore(piece.text))
         return self._replaced(back) if isinstance(self._original, (Extract, Answer)) else back
 
     def feed(self, delta: Delta) -> Iterable[Delta]:
+        at = delta.part
         if delta.whole is not None:
-            [part] = restored_parts((delta.whole,), self._conversation, self._options.keep_from_tools)
-            return (replace(delta, whole=part),)
-        if delta.part not in self._kinds:
-            self._kinds[delta.part] = delta.kind, delta.name
-        kind, name = self._kinds[delta.part]
+            texts = "".join(self._texts[part] for part in sorted(self._texts))
+            return (replace(delta, whole=self._parts((delta.whole,), texts)[0]),)
+        if at not in self._kinds:
+            self._kinds[at] = delta.kind, delta.name
+            if delta.kind == "tool_call" and not delta.name and self._options.keep_from_tools:
+                self._nameless[at] = ""
+        kind, name = self._kinds[at]
+        if at in self._nameless:
+            if not delta.name:
+                self._nameless[at] += delta.data
+                return (replace(delta, data=""),)
+            name = delta.name
+            self._kinds[at], delta = (kind, name), replace(delta, data=self._nameless.pop(at) + delta.data)
         if kind == "reasoning" or (kind == "tool_call" and kept_from_tool(name, self._options.keep_from_tools)):
             return (delta,)
-        if delta.part not in self._held:
-            self._held[delta.part] = self._conversation.restorer(json=kind == "tool_call")
-        return (replace(delta, data=self._held[delta.part].feed(delta.data)),)
+        if kind == "text":
+            self._texts[at] = self._texts.get(at, "") + delta.data
+        return (replace(delta, data=self._restorer(at).feed(delta.data)),)
 
     def flush(self) -> Iterable[Delta]:
         out = []
+        for part, data in self._nameless.items():
+            out.append(
+                Delta(
+                    data if kept_from_tool("", self._options.keep_from_tools) else self._restorer(part).feed(data),
+                    part,
+                    "tool_call",
+                )
+            )
         for part, restorer in self._held.items():
             if rest := restorer.flush():
-                out.append(Delta(rest, part))
-        return out
+                out.append(Delta(rest, part, "tool_call" if self._kinds[part][0] == "tool_call" else "text"))
+        return [delta for delta in out if delta.data]
+
+    def _restorer(self, part: int) -> Restorer:
+        if part not in self._held:
+            self._held[part] = self._conversation.restorer(json=self._json or self._kinds[part][0] == "tool_call")
+        return self._held[part]
+
+    def _parts(self, parts: Sequence[Part], texts: str | None = None) -> tuple[Part, ...]:
+        return restored_parts(parts, self._conversation, self._options.keep_from_tools, json=self._json, texts=texts)
 
     def _cover(self, piece: Piece) -> str:
         if not piece.text:
@@ -275,19 +305,25 @@ class Way:
         return min(at + shift, len(self._text))
 
 
-def restored_parts(parts: Sequence[Part], conversation: Conversation, kept: Sequence[str]) -> tuple[Part, ...]:
-    """The parts of a reply with the caller's values. Reasoning stays as it is: it goes back to the model, who signed it."""
+def restored_parts(
+    parts: Sequence[Part], conversation: Conversation, kept: Sequence[str], *, json: bool = False, texts: str | None = None
+) -> tuple[Part, ...]:
+    """The parts of a reply with the caller's values. Reasoning stays as it is: it goes back to the model, who signed it.
+
+    `json`: the answer is JSON, by the request's schema, and must stay it. `texts`: what citations lead into; None: these parts.
+    """
     out: list[Part] = []
-    texts = "".join(part.text for part in parts if isinstance(part, Text))
+    if texts is None:
+        texts = "".join(part.text for part in parts if isinstance(part, Text))
     for part in parts:
         match part:
             case Text():
-                out.append(replace(part, text=conversation.restore(part.text)))
+                out.append(replace(part, text=conversation.restore(part.text, json=json)))
             case ToolCall() if not kept_from_tool(part.name, kept):
                 out.append(replace(part, arguments=conversation.restore(part.arguments, json=True)))
             case Citation():
                 back = conversation.restore
-                start, end = (at if at is None else len(back(texts[:at])) for at in (part.start, part.end))
+                start, end = (at if at is None else len(back(texts[:at], json=json)) for at in (part.start, part.end))
                 url, title, quote = back(part.url), back(part.title), back(part.quote)
                 out.append(replace(part, url=url, title=title, quote=quote, start=start, end=end))
             case Reasoning() | _:

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import json
+import time
 import traceback
 from collections import UserDict, deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
 import pytest
+from gateway_scrub.escapes import decoded
+from gateway_scrub.spans import Span
 from gateway_scrub.walk import Piece, walk
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from scrub_case import Echo, gateway, scrub
 
 from gateway import (
     Chat,
+    ChatResponse,
+    Citation,
+    Delta,
+    File,
     Findings,
     Gateway,
     GatewayConfig,
     GatewayError,
     Image,
     Message,
+    Meta,
     ModelCard,
     ModelService,
     NoEligibleModel,
     Request,
     Response,
+    Restart,
     Rewrite,
     Tool,
     ToolCall,
     Transform,
 )
+from gateway.parts import assemble
 
 MAIL = "ada@example.org"
 PHONE = "13800138000"
@@ -276,3 +289,151 @@ def test_a_piece_shows_no_key() -> None:
     walk({MAIL: {"a": "b", "c": [PHONE]}}, visit)
     assert MAIL not in repr(pieces)
     assert PHONE not in repr(pieces)
+
+
+class Script(Echo):
+    """Streams what `make` makes of what it was told, and answers with the sum of it."""
+
+    def __init__(self, make: Callable[[str], Sequence[Delta]], **card: Any) -> None:
+        super().__init__()
+        self.card = ModelCard(
+            name="hosted", tasks=frozenset({Chat}), place="hosted", features=frozenset({"tools", "json_schema"}), **card
+        )
+        self._make = make
+
+    async def run(self, request: Request[Any], /) -> Response:
+        assert isinstance(request, Chat)
+        self.asked.append(request)
+        return ChatResponse(parts=assemble(self._make(request.messages[0].text)))
+
+    async def stream(self, request: Request[Any], /) -> AsyncIterator[Delta | Restart | Response]:
+        whole = await self.run(request)
+        assert isinstance(request, Chat)
+        for delta in self._make(request.messages[0].text):
+            yield delta
+        yield whole
+
+
+def both(make: Callable[[str], Sequence[Delta]], text: str = MAIL, *, schema: bool = False, **options: Any) -> tuple[Any, str]:
+    """The parts of the reply, which are the same streamed, and what a reader of the stream saw."""
+    tools = () if schema else (Tool(name="send"), Tool(name="web_search"))
+    request = Chat.ask(text, tools=tools, response_format={"type": "object"} if schema else None)
+    with gateway(Script(make), **options) as gw:
+        whole = gw.run(request, meta=Meta(conversation="1"))
+        with gw.stream(request, meta=Meta(conversation="1")) as stream:
+            deltas = [delta for delta in stream if isinstance(delta, Delta)]
+        assert stream.response.parts == whole.parts == assemble(deltas)
+        return whole.parts, "".join(delta.text for delta in deltas)
+
+
+def test_citations_of_a_stream_lead_into_the_restored_text() -> None:
+    def cited(token: str) -> list[Delta]:
+        one = Citation(quote=token, start=4, end=4 + len(token))
+        return [Delta(f"See {token[:5]}"), Delta(f"{token[5:]}."), Delta(part=1, kind="whole", whole=one), Delta("Yes", 2)]
+
+    (text, citation, _), _ = both(cited)
+    assert text.text[citation.start : citation.end] == citation.quote == MAIL
+
+
+@pytest.mark.parametrize("kept", [["web_*"], []])
+@pytest.mark.parametrize("name", ["send", "web_search"])
+def test_a_call_whose_tool_is_told_late_is_restored_as_that_tool_may_have_it(name: str, kept: list[str]) -> None:
+    def late(token: str) -> list[Delta]:
+        call = "tool_call"
+        return [
+            Delta("", 0, call, "1"),
+            Delta('{"q": "' + token, 0, call),
+            Delta('"', 0, call, name=name),
+            Delta("}", 0, call),
+        ]
+
+    [call], _ = both(late, keep_from_tools=kept)
+    assert (MAIL in call.arguments) is (name == "send" or not kept)
+
+
+def test_a_call_whose_tool_is_never_told_is_the_same_streamed() -> None:
+    [call], _ = both(lambda token: [Delta(f'{{"q": "{token}"}}', 0, "tool_call", "1")], keep_from_tools=["web_*"])
+    assert MAIL in call.arguments
+
+
+def test_what_is_held_back_of_a_calls_arguments_is_not_shown_as_text() -> None:
+    _, shown = both(lambda token: [Delta("I call."), Delta(f'{{"q": "{token[:-3]}', 1, "tool_call", "1", "send")])
+    assert shown == "I call."
+
+
+@pytest.mark.parametrize("text", [MAIL, 'ada"x@example.org', 'C:\\new\n"1"'])
+def test_an_answer_by_a_schema_stays_json(text: str) -> None:
+    from gateway_scrub.conversations import Conversations
+    from gateway_scrub.detect import Detectors
+    from gateway_scrub.options import read_options
+    from gateway_scrub.transform import Scrub
+
+    look = Detectors([lambda said: [Span(0, len(said), "PERSON", 0.9, "all")] if said == text else []])
+
+    for made in (json.dumps, lambda value: json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e")):
+        one = Scrub(read_options({}), lambda: (look, frozenset()), Conversations())
+        (part,), _ = both(lambda token: [Delta(c) for c in made({"who": token})], text, schema=True, transform=one)  # noqa: B023
+        assert json.loads(part.text) == {"who": text}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"to": "ada\\u0040example.org"}',
+        '{"to": "ada\\\\u0040example.org',
+        "\\u0061\\u0064\\u0061@example.org",
+        "https://example.org/?to=ada%40example.org&x=%e4",
+        "ada&#64;example.org",
+        "tel 1380%301380&#x30;0",
+    ],
+)
+def test_what_is_written_with_escapes_is_covered_and_comes_back_as_it_was(written: str) -> None:
+    call = ToolCall("1", "send", written)
+    request = Chat(messages=(Message.user("Hi"), Message.assistant(call), Message.tool(call, written), Message.user(written)))
+    model = Echo()
+    with gateway(model) as gw:
+        assert gw.run(request).text == written
+    for asked in model.asked:
+        assert isinstance(asked, Chat)
+        for message in asked.messages[1:]:
+            assert "_1:" in inside(message)
+            assert "ada" not in inside(message)
+            assert "1380" not in inside(message)
+
+
+def test_a_url_with_a_value_in_it_stays_here_however_it_is_written() -> None:
+    request = Chat(messages=(Message.user("x", Image(url="https://example.org/?to=ada%40example.org")),))
+    with gateway(Echo()) as gw, pytest.raises(NoEligibleModel):
+        gw.run(request)
+
+
+@given(st.text(alphabet=st.sampled_from("ab\\u0041%&#;x46d8c"), max_size=40))
+def test_every_place_of_a_decoded_text_has_one_in_the_text(text: str) -> None:
+    escapes = decoded(text)
+    if escapes is None:
+        return
+    assert escapes.back([Span(0, len(escapes.text), "A", 1.0, "")])[0].end <= len(text)
+    at = 0
+    for place in range(len(escapes.text)):
+        [span] = escapes.back([Span(place, place + 1, "A", 1.0, "")])
+        assert 0 <= at <= span.end <= len(text)
+        assert span.start < span.end
+        at = span.start
+
+
+def test_looking_for_escapes_takes_the_time_that_the_text_does() -> None:
+    for text in ("\\" * 1_000_000, "%4" * 500_000, "&#" * 500_000, "\\u004" * 200_000, "\\u0041" * 170_000):
+        began = time.perf_counter()
+        decoded(text)
+        assert time.perf_counter() - began < 3
+
+
+def test_a_file_that_is_text_is_covered() -> None:
+    files = [File(data=f"mail {MAIL}".encode(), media_type=kind) for kind in ("text/csv; charset=utf-8", "application/json")]
+    model = Echo()
+    with gateway(model, media="block") as gw:
+        gw.run(Chat(messages=(Message.user("x", *files),)))
+        with pytest.raises(NoEligibleModel):
+            gw.run(Chat(messages=(Message.user("x", File(data=b"\xff", media_type="text/plain")),)))
+    assert inside(model.asked).count("mail <EMAIL_1:") == 2
+    assert MAIL not in inside(model.asked)
