@@ -8,7 +8,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway import Meta, Resources
 from gateway_scrub.escapes import decoded
@@ -20,6 +20,8 @@ CACHE = 4096
 THREAD_CHARACTERS = 20_000
 """From how many characters on, looking is done in a thread: the event loop must not wait for it."""
 LABEL = re.compile(r"[^\W\d_][\w .\-]{0,40}")
+
+T = TypeVar("T")
 
 
 class Detector(Protocol):
@@ -58,8 +60,8 @@ class Detectors:
         wanted = {(piece.label, piece.text): None for piece in pieces if piece.text}
         out: dict[tuple[str, str], tuple[Span, ...]] = {}
         new = []
-        for label, text in wanted:
-            mark = self._mark(label, text)
+        long = sum(len(text) for _, text in wanted) > THREAD_CHARACTERS
+        for (label, text), mark in zip(wanted, await apart(long, self._marks, wanted), strict=True):
             if mark in self._known:
                 self._known.move_to_end(mark)
                 out[label, text] = self._known[mark]
@@ -68,10 +70,7 @@ class Detectors:
         if not new:
             return out
         look = [(label, text) for label, text, _ in new]
-        if sum(len(text) for _, text in look) > THREAD_CHARACTERS:
-            found = await asyncio.to_thread(self._patterns, look)
-        else:
-            found = self._patterns(look)
+        found = await apart(long, self._patterns, look)
         told = [escapes for escapes in map(decoded, [text for _, text in look]) if escapes is not None] if self._models else []
         plain = {escapes.raw: at for at, escapes in enumerate(told, len(look))}
         asked = [*(text for _, text in look), *(escapes.text for escapes in told)]
@@ -86,8 +85,9 @@ class Detectors:
                 spans.extend(added)
                 if text in plain:
                     spans.extend(told[plain[text] - len(look)].back(more[plain[text]]))
-        for (label, text, mark), spans in zip(new, found, strict=True):
-            out[label, text] = self._known[mark] = tuple(self._kept(text, spans))
+        kept = await apart(long, lambda: [tuple(self._kept(text, spans)) for (_, text), spans in zip(look, found, strict=True)])
+        for (label, text, mark), known in zip(new, kept, strict=True):
+            out[label, text] = self._known[mark] = known
         while len(self._known) > CACHE:
             self._known.popitem(last=False)
         return out
@@ -119,9 +119,14 @@ class Detectors:
             spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
         return [span for span in spans if span.end > 0]
 
-    def _mark(self, label: str, text: str) -> bytes:
-        """A text's place in the cache, which tells nothing of it."""
-        return hmac.digest(self._key, f"{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
+    def _marks(self, texts: Iterable[tuple[str, str]]) -> list[bytes]:
+        """Their places in the cache, which tell nothing of them."""
+        return [hmac.digest(self._key, f"{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256") for label, text in texts]
+
+
+async def apart(long: bool, work: Callable[..., T], *args: Any) -> T:
+    """Work that takes long, in a thread; other work at once."""
+    return await asyncio.to_thread(work, *args) if long else work(*args)
 
 
 def _moved(span: Span, by: int) -> Span:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -35,7 +37,7 @@ from gateway import (
 )
 from gateway_scrub.conversation import Conversation, How
 from gateway_scrub.conversations import Conversations
-from gateway_scrub.detect import Detectors
+from gateway_scrub.detect import THREAD_CHARACTERS, Detectors, apart
 from gateway_scrub.options import ScrubOptions
 from gateway_scrub.restore import Restorer
 from gateway_scrub.spans import Span
@@ -44,8 +46,21 @@ from gateway_scrub.walk import Piece, walk
 PERSONAL, SECRET = "personal", "secret"
 SILENT = (Embed, Rerank)
 """Tasks whose answers hold no text: a type is enough there, and a text then gives the same vector in every conversation."""
-PLACES = ("hosted", "private", "host", "process")
+HOSTED = "hosted"
+PLACES = (HOSTED, "private", "host", "process")
 CHANGED = "the request was changed after it was inspected: let scrub be the first of the transforms"
+
+
+def pieces_of(request: Request[Any]) -> list[Piece]:
+    """All that a request holds."""
+    pieces: list[Piece] = []
+
+    def visit(piece: Piece) -> str:
+        pieces.append(piece)
+        return piece.text
+
+    walk(request, visit)
+    return pieces
 
 
 def kept_from(place: str) -> str:
@@ -63,6 +78,8 @@ class Seen:
     fixed: frozenset[str] = frozenset()
     """Types of what was found where it cannot be replaced."""
     media: bool = False
+    ready: dict[str, tuple[Request[Any], Request[Any], str]] = field(default_factory=dict, repr=False)
+    """Covered already, by place: the request, as it goes out, and the note."""
 
 
 class Scrub(Transform):
@@ -86,13 +103,8 @@ class Scrub(Transform):
 
     async def inspect(self, request: Request[Any], resources: Resources) -> Findings:
         """What is found decides where the request may go. What goes wrong keeps it on this machine."""
-        pieces: list[Piece] = []
-
-        def visit(piece: Piece) -> str:
-            pieces.append(piece)
-            return piece.text
-
-        walk(request, visit)
+        long = request.traits().input_bytes > THREAD_CHARACTERS
+        pieces = await apart(long, pieces_of, request)
         if any(piece.kind == "unknown" for piece in pieces):
             raise ValueError("the request holds an object that cannot be looked into")
         spans = await self._made[0].find(pieces, resources, request.meta)
@@ -102,6 +114,8 @@ class Scrub(Transform):
         seen = Seen(spans, conversation, frozenset(fixed), any(piece.kind == "media" for piece in pieces))
         types = {span.type for found in spans.values() for span in found}
         classes = {SECRET if kind in self._secrets else PERSONAL for kind in types}
+        if long and not self._blocked(seen, types, HOSTED):
+            await asyncio.to_thread(self._prepare, request, seen)
         classes |= {kept_from(place) for place in PLACES if self._blocked(seen, types, place)}
         return Findings(data_classes=frozenset(classes), detail=seen)
 
@@ -115,9 +129,15 @@ class Scrub(Transform):
         types = {span.type for found in seen.spans.values() for span in found}
         if self._blocked(seen, types, card.place):
             raise ValueError("the request holds what this model may not have")
-        covered = Covered(request, seen, card, self._options, self._secrets)
+        covered = Covered(request, seen, card.place, self._options, self._secrets)
         self._conversations.save()  # before it is sent: what comes back must be known, also after a crash
         return covered
+
+    def _prepare(self, request: Request[Any], seen: Seen) -> None:
+        """Cover what is long beforehand: `begin` would let the event loop wait for it."""
+        with suppress(Exception):  # `begin` does it again, and tells
+            covered = Covered(request, seen, HOSTED, self._options, self._secrets)
+            seen.ready[HOSTED] = (request, covered.request, covered.note)
 
     def _blocked(self, seen: Seen, types: Iterable[str], place: str) -> bool:
         """Whether a model of this place may not have the request at all."""
@@ -150,18 +170,19 @@ class Covered(Rewrite):
         self,
         request: Request[Any],
         seen: Seen,
-        card: ModelCard,
+        place: str,
         options: ScrubOptions,
         secrets: frozenset[str],
     ) -> None:
         self._seen, self._conversation, self._options = seen, seen.conversation, options
-        self._secrets, self._place = secrets, card.place
+        self._secrets, self._place = secrets, place
         self._silent = isinstance(request, SILENT)
         self._original = request
         self._counts: Counter[str] = Counter()
-        super().__init__(walk(request, self._cover))
+        inspected, ready, note = seen.ready.get(place, (None, request, ""))
+        super().__init__(ready if inspected is request else walk(request, self._cover))
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
-        self.note = f"scrub: {told}" if told else ""
+        self.note = note if inspected is request else f"scrub: {told}" if told else ""
         self._json = isinstance(request, Chat) and request.response_format is not None
         self._kinds: dict[int, tuple[str, str]] = {}
         self._held: dict[int, Restorer] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 from gateway_scrub.escapes import decoded
 from gateway_scrub.spans import Span
+from gateway_scrub.transform import ScrubPolicy
 from gateway_scrub.walk import Piece, walk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from pydantic import BaseModel, Field
 from scrub_case import Echo, gateway, scrub
 
 from gateway import (
+    AsyncGateway,
     Chat,
     ChatResponse,
     Citation,
@@ -41,6 +44,7 @@ from gateway import (
     Response,
     Restart,
     Rewrite,
+    Text,
     Tool,
     ToolCall,
     Transform,
@@ -437,3 +441,59 @@ def test_a_file_that_is_text_is_covered() -> None:
             gw.run(Chat(messages=(Message.user("x", File(data=b"\xff", media_type="text/plain")),)))
     assert inside(model.asked).count("mail <EMAIL_1:") == 2
     assert MAIL not in inside(model.asked)
+
+
+LONG = {
+    "addresses": Chat.ask(" ".join(f"u{at}@example.org" for at in range(9_000))),
+    "a JSON result": Chat(
+        messages=(
+            Message.user("x"),
+            Message.tool("1", json.dumps([{"mail": f"u{at}@example.org", "n": 10**6 + at} for at in range(9_000)])),
+        )
+    ),
+    "what looks like placeholders": Chat.ask("<EMAIL_1:aaaaaaaa> " * 50_000),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_request_does_not_hold_up_the_others(name: str) -> None:
+    async def longest_wait() -> float:
+        worst, done = 0.0, False
+
+        async def beat() -> None:
+            nonlocal worst
+            last = time.perf_counter()
+            while not done:
+                await asyncio.sleep(0.005)
+                now = time.perf_counter()
+                worst, last = max(worst, now - last), now
+
+        model = Echo(parts=(Text("ok"),))
+        config = GatewayConfig(plugins=[])
+        async with AsyncGateway([model], policies=[ScrubPolicy()], transforms=[scrub()], config=config) as gw:
+            await gw.run(Chat.ask("warm"))
+            beating = asyncio.create_task(beat())
+            reply = await gw.run(LONG[name])
+            done = True
+            await beating
+            assert reply.text == "ok"
+            assert "u1@example.org" not in inside(model.asked)
+        return worst
+
+    assert asyncio.run(longest_wait()) < 0.25
+
+
+def test_what_was_covered_beforehand_is_of_that_request_alone() -> None:
+    """A transform that comes before changes a long request, which was covered when it was looked at."""
+    text = f"{MAIL} " * 2_000
+    hosted = Echo()
+    config = GatewayConfig(plugins=[], transforms=["writes", "scrub"])
+    change = Writes(lambda request: Chat(messages=(*request.messages, Message.user(PHONE))))
+    with Gateway([hosted], transforms=[change, scrub()], config=config) as gw, pytest.raises(GatewayError, match="scrub"):
+        gw.chat(text)
+    assert not hosted.asked
+    with gateway(hosted) as gw:
+        reply = gw.chat(text)
+    assert reply.text == text
+    assert reply.trace is not None
+    assert reply.trace.notes == ("scrub: 2000 EMAIL",)
