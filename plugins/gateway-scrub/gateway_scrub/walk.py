@@ -89,16 +89,32 @@ def walk_json(text: str, visit: Visit, where: str) -> str:
     out: list[str] = []
     for match in TOKEN.finditer(text):
         is_string, is_key = match.group(1) is not None, match.group(2) is not None
-        inside = json.loads(f'"{match.group(1)}"') if is_string else match.group()
+        inside = json.loads(f'"{match.group(1)}"') if is_string else _written_out(match.group())
         if not inside or (not is_string and sum(map(str.isdigit, inside)) < LEAST):
             continue
         if is_key:
             label = inside
         made = visit(Piece(inside, "fixed" if is_key else "text", where, "" if is_key else label, not is_string))
         if made != inside:
-            out += [text[at : match.start()], made if isinstance(made, Bare) else json.dumps(made, ensure_ascii=False)]
+            out += [text[at : match.start()], made if isinstance(made, Bare) else quoted(made)]
             at = match.end()
     return "".join((*out, text[at:])) if out else text
+
+
+def quoted(text: str) -> str:
+    """A text as a string of JSON, which can be sent: half of a pair of surrogates cannot, and stays an escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _written_out(number: str) -> str:
+    """A number without its exponent, if it is a whole one that somebody may have: 1.3800138e10 is one of eleven digits."""
+    if "e" in number.lower() and (value := float(number)).is_integer() and abs(value) < 1e25:
+        return str(int(value))
+    return number
 
 
 def _walk(value: Any, visit: Visit, here: Piece) -> Any:

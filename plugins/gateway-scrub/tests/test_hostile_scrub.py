@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Literal, NamedTuple
 
 import pytest
+from gateway_scrub.conversation import Conversation
 from gateway_scrub.escapes import decoded
 from gateway_scrub.spans import Span
 from gateway_scrub.transform import ScrubPolicy
@@ -497,3 +498,35 @@ def test_what_was_covered_beforehand_is_of_that_request_alone() -> None:
     assert reply.text == text
     assert reply.trace is not None
     assert reply.trace.notes == ("scrub: 2000 EMAIL",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ('{"to": "\\ud800 ada@example.org"}', '{"to": "\\ud800 <EMAIL_1:'),
+        ('{"phone": 1.3800138e10}', '{"phone": "<PHONE_1:'),
+        ('{"x": 1e400, "y": 1E5, "to": "ada@example.org", "to": "bob@example.org"}', '{"x": 1e400, "y": 1E5, "to": "<EMAIL_1:'),
+        ('[1, "ada@example.org"', '[1, "<EMAIL_1:'),
+    ],
+)
+def test_arguments_that_are_odd_are_covered_and_can_be_sent(arguments: str, sent: str) -> None:
+    call = ToolCall("1", "send", arguments)
+    model = Echo(parts=(call,))
+    with gateway(model) as gw:
+        gw.run(Chat(messages=(Message.user("x"), Message.assistant(call), Message.user("y"))))
+    [asked] = model.asked
+    assert isinstance(asked, Chat)
+    [part] = asked.messages[1].parts
+    assert isinstance(part, ToolCall)
+    assert part.arguments.startswith(sent)
+    assert "@example.org" not in part.arguments
+    part.arguments.encode()
+
+
+def test_half_a_pair_of_surrogates_comes_back_so_that_it_can_be_read() -> None:
+    text = "\ud800x"
+    conversation = Conversation()
+    arguments = json.dumps({"q": conversation.token("PERSON", text)})
+    back = conversation.restore(arguments, json=True)
+    back.encode()
+    assert json.loads(back) == {"q": text}
