@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import UserDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
@@ -19,7 +20,7 @@ from gateway_scrub.escapes import decoded
 from gateway_scrub.spans import Span
 from gateway_scrub.transform import ScrubPolicy
 from gateway_scrub.walk import Piece, walk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from scrub_case import Echo, gateway, scrub
@@ -40,6 +41,7 @@ from gateway import (
     Meta,
     ModelCard,
     ModelService,
+    Need,
     NoEligibleModel,
     Request,
     Response,
@@ -50,6 +52,7 @@ from gateway import (
     ToolCall,
     Transform,
 )
+from gateway.config import HedgeConfig
 from gateway.parts import assemble
 
 MAIL = "ada@example.org"
@@ -530,3 +533,94 @@ def test_half_a_pair_of_surrogates_comes_back_so_that_it_can_be_read() -> None:
     back = conversation.restore(arguments, json=True)
     back.encode()
     assert json.loads(back) == {"q": text}
+
+
+class Held(Echo):
+    """Does not begin while it is held."""
+
+    held = False
+
+    async def run(self, request: Request[Any], /) -> Response:
+        response = await super().run(request)
+        if self.held:
+            await asyncio.Event().wait()
+        return response
+
+
+def test_two_attempts_at_once_share_a_conversation_and_tell_neither_a_value() -> None:
+    async def main() -> None:
+        models = Held("slow", provider="one", quality=0.9), Held("quick", provider="two", quality=0.1)
+        config = GatewayConfig(plugins=[], hedge=HedgeConfig(share=1.0, percentile=0.5))
+        meta = Meta(conversation="1")
+        async with AsyncGateway(models, policies=[ScrubPolicy()], transforms=[scrub()], config=config) as gw:
+            for model in models:
+                await gw.run(Chat.ask(PHONE), Need(model=model.card.name), meta=meta)
+            models[0].held = True
+            for turn in range(3):
+                text = f"{MAIL} {PHONE} u{turn}@example.org"
+                async with gw.stream(Chat.ask(text), meta=meta) as stream:
+                    assert "".join([delta.text async for delta in stream]) == text
+                reply = stream.response
+                assert (reply.text, reply.model) == (text, "quick")
+        slow, quick = ([request.messages[0].text for request in model.asked if isinstance(request, Chat)] for model in models)
+        assert len(slow) > 1
+        assert slow == quick[: len(slow)]
+        assert "@example.org" not in inside([slow, quick])
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(0, 99),
+    st.floats(0, 1),
+    st.sampled_from(
+        [MAIL, PHONE, int(PHONE), float(PHONE), f"{MAIL} {PHONE}", MAIL.encode(), Kind.ADA, Slotted(), date(2020, 1, 2)]
+    ),
+    st.sampled_from(
+        [
+            "",
+            "x",
+            "\ud800",
+            "<EMAIL_1:",
+            "\u202e",
+            "ad\u200ba@example.org",
+            "ada%40example.org",
+            "1\u0301",
+            "１３８００１３８０００",
+        ]
+    ),
+)
+KEYS = st.sampled_from(["a", "type", "pattern", "required", "name", "url", "meta", "signature", "data", MAIL, "1", "$ref"])
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=2).map(tuple),
+        st.dictionaries(KEYS, inner, max_size=3),
+        st.builds(Inner, inner),
+        st.builds(lambda one: Odd(anything=one), inner),
+        st.builds(lambda one, two: Row(one, two), inner, inner),
+        st.builds(lambda one: UserDict({"k": one}), inner),
+        st.builds(lambda one: File(data=json.dumps(one, default=str).encode(), media_type="application/json"), inner),
+        st.builds(lambda one: Text(json.dumps(one, default=str)), inner),
+        st.builds(lambda one: ToolCall("1", "f", json.dumps(one, default=str)), inner),
+        st.builds(lambda one: ToolCall("1", "f", json.dumps(one, default=str)[:-1]), inner),
+    )
+
+
+VALUES = (MAIL, PHONE, "ad\u200ba@example.org", "ada%40example.org", "１３８００１３８０００")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.recursive(LEAVES, nested, max_leaves=8))
+def test_whatever_a_request_holds_no_value_goes_out(anything: Any) -> None:
+    model = OddModel()
+    with gateway(model) as gw:
+        with suppress(NoEligibleModel):
+            gw.run(Odd(anything=anything))
+    told = inside(model.asked)
+    decoded_too = told.encode("utf-8", "surrogatepass").decode("unicode_escape", "replace")
+    assert not any(value in told or value in decoded_too for value in VALUES)
