@@ -110,6 +110,18 @@ class Conversation:
         """
         return restored(text, self._finders, json=json) if self.size else text
 
+    def hits(self, text: str) -> list[Hit]:
+        """What `restore` replaces in a text, in order: from where to where, and by what."""
+        out: list[Hit] = []
+        at = 0
+        for hit in [*self._placeholders.find(text, 0, final=True)[0], (len(text), len(text), "")]:
+            if self._surrogates.values:
+                found: list[Hit] = self._surrogates.find(text[at : hit[0]], 0, final=True)[0]
+                out += [(at + start, at + end, value) for start, end, value in found]
+            out.append(hit)
+            at = hit[1]
+        return out[:-1]
+
     def restorer(self, *, json: bool = False) -> Restorer:
         """The same for a text that comes in pieces."""
         return Restorer(self._finders, json=json)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from gateway import (
@@ -35,7 +37,7 @@ from gateway import (
     Transform,
     Veto,
 )
-from gateway_scrub.conversation import Conversation, How
+from gateway_scrub.conversation import MASK, Conversation, How
 from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import THREAD_CHARACTERS, Detectors, apart
 from gateway_scrub.options import ScrubOptions
@@ -47,6 +49,8 @@ PERSONAL, SECRET = "personal", "secret"
 SILENT = (Embed, Rerank)
 """Tasks whose answers hold no text: a type is enough there, and a text then gives the same vector in every conversation."""
 HOSTED = "hosted"
+Stop = tuple[int, int, int, int]
+"""From where to where something stands in a text, and where in the text before it."""
 PLACES = (HOSTED, "private", "host", "process")
 CHANGED = "the request was changed after it was inspected: let scrub be the first of the transforms"
 
@@ -286,7 +290,7 @@ class Covered(Rewrite):
         field_name = "inputs" if isinstance(self._original, Extract) else "context"
         text: str = getattr(self._original, field_name)
         spans = self._seen.spans.get(("", text), ())
-        way = Way(text, spans, self._conversation, self._how)
+        way = Way(text, getattr(self.request, field_name), spans, self._conversation, self._how)
         many = "spans" if isinstance(self._original, Extract) else "answers"
         word = "word" if isinstance(self._original, Extract) else "answer"
         moved = []
@@ -299,15 +303,22 @@ class Covered(Rewrite):
 class Way:
     """From places in a covered text to places in the text that it was."""
 
-    def __init__(self, text: str, spans: Sequence[Span], conversation: Conversation, how: Any) -> None:
-        self._text = text
-        self._stops: list[tuple[int, int, Span]] = []
-        for at, span in enumerate(spans):
-            if how(span) == "keep":
-                continue
-            begin = len(conversation.cover(text[: span.start], spans[:at], how))
-            end = len(conversation.cover(text[: span.end], spans[: at + 1], how))
-            self._stops.append((begin, end, span))
+    def __init__(
+        self, text: str, sent: str, spans: Sequence[Span], conversation: Conversation, how: Callable[[Span], How]
+    ) -> None:
+        back: list[Stop] = []
+        shift = 0
+        for start, end, value in conversation.hits(sent):
+            back.append((start, end, start + shift, start + shift + len(value)))
+            shift += len(value) - (end - start)
+        lost: list[Stop] = []
+        shift = 0
+        for span in spans:
+            if (action := how(span)) in ("mask", "drop"):
+                length = len(MASK) if action == "mask" else 0
+                lost.append((span.start + shift, span.start + shift + length, span.start, span.end))
+                shift += length - (span.end - span.start)
+        self._steps, self._length = (back, lost), len(text)
 
     def start(self, at: int) -> int:
         return self._to(at, end=False)
@@ -316,14 +327,13 @@ class Way:
         return self._to(at, end=True)
 
     def _to(self, at: int, *, end: bool) -> int:
-        shift = 0
-        for begin, stop, span in self._stops:
-            if at <= begin and not (end is False and at == begin):
-                break
-            if at < stop or (end and at == stop):
-                return span.end if end else span.start
-            shift = span.end - stop
-        return min(at + shift, len(self._text))
+        for stops in self._steps:
+            last = (bisect_left if end else bisect_right)(stops, at, key=itemgetter(0)) - 1
+            if last >= 0:
+                _, stop, start, to = stops[last]
+                inside = at <= stop if end else at < stop
+                at = (to if end else start) if inside else to + at - stop
+        return min(at, self._length)
 
 
 def restored_parts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import traceback
 from collections import UserDict, deque
@@ -31,6 +32,8 @@ from gateway import (
     ChatResponse,
     Citation,
     Delta,
+    Extract,
+    ExtractResponse,
     File,
     Findings,
     Gateway,
@@ -52,6 +55,7 @@ from gateway import (
     ToolCall,
     Transform,
 )
+from gateway import Span as Found
 from gateway.config import HedgeConfig
 from gateway.parts import assemble
 
@@ -624,3 +628,37 @@ def test_whatever_a_request_holds_no_value_goes_out(anything: Any) -> None:
     told = inside(model.asked)
     decoded_too = told.encode("utf-8", "surrogatepass").decode("unicode_escape", "replace")
     assert not any(value in told or value in decoded_too for value in VALUES)
+
+
+class Rivers(ModelService):
+    """Finds each "river"."""
+
+    card = ModelCard(name="rivers", tasks=frozenset({Extract}), place="hosted")
+
+    async def run(self, request: Request[Any], /) -> Response:
+        assert isinstance(request, Extract)
+        starts = [found.start() for found in re.finditer("river", request.inputs)]
+        return ExtractResponse(
+            spans=tuple(Found(entity_group="X", score=1.0, word="river", start=at, end=at + 5) for at in starts)
+        )
+
+
+@pytest.mark.parametrize("action", ["placeholder", "mask", "drop", "keep"])
+def test_spans_lead_into_the_text_whatever_stands_between_them(action: str) -> None:
+    text = f"river <EMAIL_1:aaaaaaaa> river {MAIL} river {PHONE} river {PHONE}"
+    with gateway(Rivers(), remote={"personal": "placeholder", "PHONE": action}) as gw:
+        found = gw.run(Extract(inputs=text)).spans
+    assert [(span.start, text[span.start : span.end]) for span in found] == [(at, "river") for at in starts_of(text)]
+
+
+def starts_of(text: str) -> list[int]:
+    return [found.start() for found in re.finditer("river", text)]
+
+
+def test_many_spans_take_no_longer_than_they_are_many() -> None:
+    text = " ".join(f"u{at}@example.org river" for at in range(2_000))
+    began = time.perf_counter()
+    with gateway(Rivers()) as gw:
+        found = gw.run(Extract(inputs=text)).spans
+    assert time.perf_counter() - began < 10  # it was a minute
+    assert [span.start for span in found] == starts_of(text)
