@@ -132,10 +132,10 @@ def _walk(value: Any, visit: Visit, here: Piece) -> Any:
             return value if text == value.text else replace(value, text=text, signature="" if signature else signature)
         case Image() | Audio() | File():
             name, data = value.name if isinstance(value, File) else "", value.data
-            text = _text_of(value)
-            if text is None:
+            inner = _text_of(value)
+            if inner is None:
                 visit(Piece("", "media", where))
-            elif (made := visit(Piece(text, where=f"{where}.data"))) != text:
+            elif (made := visit(Piece(inner, where=f"{where}.data"))) != inner:
                 data = made.encode("utf-8", "surrogatepass")
             done = {"name": visit(Piece(name, where=f"{where}.name"))} if name else {}
             return _part(value, visit, here, {"data": data, **done})
@@ -160,7 +160,7 @@ def _other(value: Any, visit: Visit, here: Piece) -> Any:
         case None | bool() | Meta():
             return value
         case int() | float() | Decimal() | Enum() | UUID() | date() | time() | PurePath():
-            told = str(value.value if isinstance(value, Enum) else int(value) if _is_whole(value) else value)
+            told = str(value.value if isinstance(value, Enum) else _whole(value))
             if sum(map(str.isdigit, told)) >= LEAST or not isinstance(value, (int, float)):
                 visit(replace(here, text=told, kind="fixed"))
         case type() if hasattr(value, "model_json_schema"):  # a model is told its schema, which replaces it if it changes
@@ -243,8 +243,8 @@ def _fixing(visit: Visit) -> Visit:
     return lambda piece: visit(replace(piece, kind="fixed") if piece.kind == "text" else piece)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, float) and value.is_integer()
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _rebuilt(value: Any, items: list[Any]) -> Any:
