@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from gateway_scrub.errors import ScrubError
+from gateway_scrub.escapes import decoded
 from gateway_scrub.restore import Finder, Restorer, restored
 from gateway_scrub.spans import Span
 from gateway_scrub.surrogate import ATTEMPTS, Inventor, Surrogates
@@ -108,6 +109,18 @@ class Conversation:
         in a string.
         """
         return restored(text, self._finders, json=json) if self.size else text
+
+    def hits(self, text: str) -> list[Hit]:
+        """What `restore` replaces in a text, in order: from where to where, and by what."""
+        out: list[Hit] = []
+        at = 0
+        for hit in [*self._placeholders.find(text, 0, final=True)[0], (len(text), len(text), "")]:
+            if self._surrogates.values:
+                found: list[Hit] = self._surrogates.find(text[at : hit[0]], 0, final=True)[0]
+                out += [(at + start, at + end, value) for start, end, value in found]
+            out.append(hit)
+            at = hit[1]
+        return out[:-1]
 
     def restorer(self, *, json: bool = False) -> Restorer:
         """The same for a text that comes in pieces."""
@@ -229,7 +242,8 @@ class Conversation:
 
 
 def _normal(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    escapes = decoded(text)
+    folded = unicodedata.normalize("NFKC", text if escapes is None else escapes.text).casefold()
     if any(char.isalpha() for char in folded) or not any(char.isdigit() for char in folded):
         return folded
     return "".join(char for char in folded if char.isdigit() or char == "+")

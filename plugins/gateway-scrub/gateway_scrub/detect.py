@@ -7,10 +7,11 @@ import hmac
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from gateway import Meta, Resources
+from gateway_scrub.escapes import decoded
 from gateway_scrub.spans import Span, covering
 from gateway_scrub.walk import Piece
 
@@ -19,6 +20,8 @@ CACHE = 4096
 THREAD_CHARACTERS = 20_000
 """From how many characters on, looking is done in a thread: the event loop must not wait for it."""
 LABEL = re.compile(r"[^\W\d_][\w .\-]{0,40}")
+
+T = TypeVar("T")
 
 
 class Detector(Protocol):
@@ -64,8 +67,9 @@ class Detectors:
                 wanted[key] = wanted.get(key, False) or piece.kind == "text"
         out: dict[tuple[str, str], tuple[Span, ...]] = {}
         new = []
-        for (label, text), free in wanted.items():
-            mark = self._mark(label, text, free)
+        long = sum(len(text) for _, text in wanted) > THREAD_CHARACTERS
+        marks = await apart(long, self._marks, wanted)
+        for ((label, text), free), mark in zip(wanted.items(), marks, strict=True):
             if mark in self._known:
                 self._known.move_to_end(mark)
                 out[label, text] = self._known[mark]
@@ -74,29 +78,39 @@ class Detectors:
         if not new:
             return out
         look = [(label, text) for label, text, _, _ in new]
-        if sum(len(text) for _, text in look) > THREAD_CHARACTERS:
-            found = await asyncio.to_thread(self._patterns, look)
-        else:
-            found = self._patterns(look)
+        found = await apart(long, self._patterns, look)
         by_models = await self._asked([text for _, text, free, _ in new if free], resources, meta)
-        for (label, text, free, mark), spans in zip(new, found, strict=True):
-            kept = self._kept(text, [*spans, *by_models[text]] if free else spans)
-            out[label, text] = self._known[mark] = tuple(kept)
+
+        def kept() -> list[tuple[Span, ...]]:
+            return [
+                tuple(self._kept(text, [*spans, *by_models[text]] if free else spans))
+                for (_, text, free, _), spans in zip(new, found, strict=True)
+            ]
+
+        for (label, text, _, mark), known in zip(new, await apart(long, kept), strict=True):
+            out[label, text] = self._known[mark] = known
         while len(self._known) > CACHE:
             self._known.popitem(last=False)
         return out
 
     async def _asked(self, texts: Iterable[str], resources: Resources, meta: Meta) -> dict[str, list[Span]]:
-        """What the models find in each text."""
+        """What the models find in each text, as it stands and with its escapes undone."""
         out: dict[str, list[Span]] = {text: [] for text in texts}
-        for model in self._models if out else ():
-            found = await model.find(list(out), resources, meta)
-            if len(found) != len(out):
-                raise ValueError(f"detector {model.name!r} answered for {len(found)} of {len(out)} texts")
-            for (text, spans), added in zip(out.items(), found, strict=True):
+        if not self._models or not out:
+            return out
+        told = {text: escapes for text in out if (escapes := decoded(text)) is not None}
+        asked = [*out, *(escapes.text for escapes in told.values())]
+        for model in self._models:
+            found = await model.find(asked, resources, meta)
+            if len(found) != len(asked):
+                raise ValueError(f"detector {model.name!r} answered for {len(found)} of {len(asked)} texts")
+            for text, added in zip(asked, found, strict=True):
                 if not all(0 <= span.start < span.end <= len(text) and 0.0 <= span.score <= 1.0 for span in added):
                     raise ValueError(f"detector {model.name!r} gave a span that does not lie in the text, or no score")
-                spans.extend(added)
+            for text, added in zip(out, found, strict=False):
+                out[text].extend(added)
+            for (text, escapes), added in zip(told.items(), found[len(out) :], strict=True):
+                out[text].extend(escapes.back(added))
         return out
 
     def look(self, text: str, label: str = "") -> list[Span]:
@@ -113,16 +127,30 @@ class Detectors:
     def _patterns(self, texts: Sequence[tuple[str, str]]) -> list[list[Span]]:
         out = []
         for label, text in texts:
-            spans = [span for find in self._finds for span in find(text)]
-            if LABEL.fullmatch(label):  # the key of an object speaks for its value, too: "ssn": "536221234"
-                before = f"{label}: "
-                spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
-            out.append([span for span in spans if span.end > 0])
+            spans = self._found(label, text)
+            if (escapes := decoded(text)) is not None:
+                spans += escapes.back(self._found(label, escapes.text))
+            out.append(spans)
         return out
 
-    def _mark(self, label: str, text: str, free: bool) -> bytes:
-        """A text's place in the cache, which tells nothing of it."""
-        return hmac.digest(self._key, f"{free}\0{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
+    def _found(self, label: str, text: str) -> list[Span]:
+        spans = [span for find in self._finds for span in find(text)]
+        if LABEL.fullmatch(label):  # the key of an object speaks for its value, too: "ssn": "536221234"
+            before = f"{label}: "
+            spans += [_moved(span, -len(before)) for find in self._finds for span in find(before + text)]
+        return [span for span in spans if span.end > 0]
+
+    def _marks(self, wanted: Mapping[tuple[str, str], bool]) -> list[bytes]:
+        """Their places in the cache, which tell nothing of them."""
+        return [
+            hmac.digest(self._key, f"{free}\0{label}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
+            for (label, text), free in wanted.items()
+        ]
+
+
+async def apart(long: bool, work: Callable[..., T], *args: Any) -> T:
+    """Work that takes long, in a thread; other work at once."""
+    return await asyncio.to_thread(work, *args) if long else work(*args)
 
 
 def _moved(span: Span, by: int) -> Span:

@@ -97,7 +97,7 @@ class _Stage:
                 start, end = escapes.place(start), escapes.place(end)
             if start > at:
                 pieces.append((raw[at:start], False))
-            pieces.append((_json.dumps(value, ensure_ascii=False)[1:-1] if self._json else value, True))
+            pieces.append((_inside(value) if self._json else value, True))
             at = end
         cut = settled - skip if escapes is None else escapes.place(settled - skip)
         if cut > at:
@@ -105,6 +105,12 @@ class _Stage:
         self.held = raw[cut:]
         self._before = "" if final else text[settled - CONTEXT : settled] if settled >= CONTEXT else text[:settled]
         return pieces
+
+
+def _inside(value: str) -> str:
+    """A value as it stands in a string of JSON; half of a pair of surrogates, which cannot be sent, as an escape."""
+    sendable = value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    return _json.dumps(value, ensure_ascii=not sendable)[1:-1]
 
 
 class _Escapes:

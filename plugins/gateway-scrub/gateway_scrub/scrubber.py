@@ -266,6 +266,8 @@ class Work:
         if piece.kind == "media":
             if options.media == "block":
                 self._block("media", piece.where or "the value")
+        elif piece.kind == "unknown":
+            self._block("what cannot be looked into", piece.where or "the value")
         elif piece.kind == "fixed":
             spans = self._scrubber.find(piece.text, piece.label) if options.fixed == "block" else ()
             for span in spans:
