@@ -37,6 +37,7 @@ from gateway import (
     Transform,
     Veto,
 )
+from gateway_scrub.across import spread, text_runs
 from gateway_scrub.conversation import MASK, Conversation, How
 from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import THREAD_CHARACTERS, Detectors, apart
@@ -111,7 +112,9 @@ class Scrub(Transform):
         pieces = await apart(long, pieces_of, request)
         if any(piece.kind == "unknown" for piece in pieces):
             raise ValueError("the request holds an object that cannot be looked into")
-        spans = await self._made[0].find(pieces, resources, request.meta)
+        runs = text_runs(request)
+        spans = await self._made[0].find([*pieces, *(Piece("".join(run)) for run in runs)], resources, request.meta)
+        spread(runs, spans)
         fixed = {span.type for piece in pieces if piece.kind == "fixed" for span in spans.get((piece.label, piece.text), ())}
         meta = request.meta
         conversation = self._conversations.get(meta.tenant, meta.conversation)

@@ -475,3 +475,18 @@ def test_a_typo_stops_the_start(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         scrub_of(read_options(options))
     scrub_of(read_options({"remote": {"US_*": "mask", "PERSON": "keep", "secret": "keep"}}))
+
+
+@given(st.integers(1, len(MAIL) - 1), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_a_value_that_lies_across_two_parts_of_a_message_is_covered(at: int, more: bool) -> None:
+    texts = (f"Write to {MAIL[:at]}", MAIL[at:] + (f" or {MAIL}" if more else ""))
+    model = Echo()
+    with gateway(model) as gw:
+        gw.run(Chat(messages=(Message.user(*(Text(text) for text in texts)),)))
+    [asked] = model.asked
+    assert isinstance(asked, Chat)
+    sent = [part.text for part in asked.messages[0].parts if isinstance(part, Text)]
+    assert MAIL not in "".join(sent)
+    assert sent[0].startswith("Write to <EMAIL_1:")
+    assert sent[1].startswith("<EMAIL_")
