@@ -21,7 +21,6 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,7 +30,7 @@ from scrub_score import PRESIDIO, SCRUBADUB, Found, Score, alarms, our_type, res
 from scrub_texts import Sample
 
 HERE = Path(__file__).parent
-OURS, FASTER, SURE = "gateway", "gateway, hyperscan", "presidio, .4"
+OURS, SURE = "gateway", "presidio, .4"
 PEERS = {"presidio": PRESIDIO, "scrubadub": SCRUBADUB}
 CHAT_CHARS = 500
 PEER_BYTES = 60_000
@@ -75,7 +74,6 @@ class Contenders:
 
     def __init__(self, names: Sequence[str], python: str) -> None:
         self.scanner = scanner() if OURS in names else None
-        self.faster = scanner("hyperscan") if OURS in names and self.scanner is not None else None
         self.peers: dict[str, Peer] = {}
         for name in [name for name in PEERS if name in names]:
             try:
@@ -96,17 +94,12 @@ class Contenders:
         return out
 
 
-def scanner(trigger: str | None = None) -> Any:
+def scanner() -> Any:
     """Ours, or None: what it lacks is printed."""
-    name = OURS if trigger is None else FASTER
-    if trigger is not None and find_spec(trigger) is None:
-        print(f"{name}: left out, {trigger} is not installed")
-        return None
     try:
-        made = import_module("gateway_scrub.scan").Scanner
-        return made() if trigger is None else made(trigger=trigger)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        print(f"{name}: left out, {error}")
+        return import_module("gateway_scrub.scan").Scanner()
+    except ImportError as error:
+        print(f"{OURS}: left out, {error}")
         return None
 
 
@@ -225,7 +218,7 @@ def speed(contenders: Contenders, data: Path, given: argparse.Namespace) -> list
     weibo = scrub_texts.pieces("\n".join(message.text for message in scrub_texts.messages(data)))
     chat = [piece[:CHAT_CHARS] for piece in english if len(piece) >= CHAT_CHARS]
     jobs = {"English": english, "Chinese": weibo, "chat": chat}
-    finders = {OURS: contenders.scanner, FASTER: contenders.faster}
+    finders = {OURS: contenders.scanner}
     best: dict[tuple[str, str], float] = {}
     for _ in range(given.rounds):
         for job, texts in jobs.items():
@@ -250,16 +243,9 @@ def speed(contenders: Contenders, data: Path, given: argparse.Namespace) -> list
     out: list[Goal] = [
         ("English", mb_s("English", OURS), "at least", 5.0, " MB/s"),
         ("Chinese", mb_s("Chinese", OURS), "at least", 8.0, " MB/s"),
-        ("English, hyperscan", mb_s("English", FASTER), "at least", 30.0, " MB/s"),
-        ("Chinese, hyperscan", mb_s("Chinese", FASTER), "at least", 30.0, " MB/s"),
         (f"a message of {CHAT_CHARS} characters", best["chat", OURS] * per_chat if ("chat", OURS) in best else None,
          "at most", 150.0, " us"),
     ]  # fmt: skip
-    differ = None
-    if contenders.scanner is not None and contenders.faster is not None:
-        mixed = [*english, *weibo, *chat, *(row.text for row in scrub_texts.synth(data, synth_type)), *scrub_texts.logs(data)]
-        differ = float(sum(contenders.scanner.find(text) != contenders.faster.find(text) for text in mixed))
-    out.append(("texts that hyperscan's spans differ in", differ, "at most", 0.0, ""))
     return [*out, ("a chunk of a stream restored", restored_us(contenders.scanner, given.rounds), "at most", 3.0, " us")]
 
 
