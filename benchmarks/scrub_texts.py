@@ -1,4 +1,4 @@
-"""The texts of scrub.py: those of ../shared/data, read, and values that Faker makes, planted into sentences of them.
+"""The texts of scrub.py: those of the data folder, read, and values that Faker makes, planted into sentences of them.
 
 What is planted, where, and in which form is drawn from a seed. A sentence also gets numbers that are nobody's: amounts, dates,
 orders, versions. Nothing here knows how anything is found.
