@@ -112,9 +112,15 @@ class Loop:
                 work.close()
                 raise Closed("this gateway has been closed")
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="gateway loop", daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._serve, args=(loop,), name="gateway loop", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:
+                    # Ctrl-C while it starts: it may run already, or never. Whoever calls next begins with another.
+                    loop.call_soon_threadsafe(loop.stop)
+                    raise
+                self._loop, self._thread = loop, thread
             job: Job[T] = Job(self._loop, work)
             self._jobs.add(job)
             self._loop.call_soon_threadsafe(job.start)  # which keeps the caller's context variables
@@ -162,6 +168,7 @@ class Loop:
                 runner.get_loop().run_forever()
         finally:
             with self._lock:
-                self._ended = True
-            for job in list(self._jobs):
+                ours = self._loop is loop  # not so where Ctrl-C came while this thread was being started
+                self._ended = self._ended or ours
+            for job in list(self._jobs) if ours else ():
                 job.abandon()

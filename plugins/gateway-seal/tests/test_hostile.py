@@ -179,7 +179,7 @@ def test_a_model_that_goes_while_it_is_to_be_replaced_leaves_no_lock(path: Path)
     old, keys = maker(path), Keys({"env": EnvKey()}, [KEY])
     manifest = (path / NAME).read_bytes()
     (path / NAME).unlink()
-    with pytest.raises(SealError, match="cannot be read"):
+    with pytest.raises(SealError, match="is not a sealed model"):
         SealedWriter(path, keys, old=old)
     (path / NAME).write_bytes(manifest)
     SealedWriter(path, keys, old=old).abort()
