@@ -32,6 +32,8 @@ class Job(Generic[T]):
 
     def start(self) -> None:
         """Begin; called on the loop."""
+        if self.ended.done():
+            return
         self._task = self._loop.create_task(self._work)
         self._task.add_done_callback(self._end)
 
@@ -40,9 +42,15 @@ class Job(Generic[T]):
         self._asked = True
         if not self.ended.done():
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and so has this
-                self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+                self._loop.call_soon_threadsafe(self._stop)
             with contextlib.suppress(Empty):
                 self._wait(LET_GO_S)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # it was never begun: Ctrl-C came before
+            self.abandon()
 
     def result(self) -> T:
         """Wait until it has ended, and give its result."""
@@ -102,8 +110,11 @@ class Loop:
         """True on the loop's own thread, where nothing may wait for the loop."""
         return self._thread is not None and self._thread is threading.current_thread()
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> Job[T]:
-        """Start a coroutine on the loop, in the caller's context."""
+    def begin(self, work: Coroutine[Any, Any, T], made: list[Job[T]] | None = None) -> Job[T]:
+        """Start a coroutine on the loop, in the caller's context.
+
+        The job is put into `made` before it begins: Ctrl-C may come before this has returned it.
+        """
         if self.inside:
             work.close()
             raise Closed("Gateway was called from inside its own event loop: a service asks others with resources.run")
@@ -123,6 +134,8 @@ class Loop:
                 self._loop, self._thread = loop, thread
             job: Job[T] = Job(self._loop, work)
             self._jobs.add(job)
+            if made is not None:
+                made.append(job)
             self._loop.call_soon_threadsafe(job.start)  # which keeps the caller's context variables
         job.ended.add_done_callback(lambda _: self._jobs.discard(job))
         return job
@@ -132,15 +145,15 @@ class Loop:
 
         `meanwhile` is served in this thread until then.
         """
-        job: Job[T] | None = None
+        made: list[Job[T]] = []
         try:
-            job = self.begin(work)
+            job = self.begin(work, made)
             if meanwhile is not None:
                 job.ended.add_done_callback(meanwhile.end)
                 meanwhile.serve()
             return job.result()
         except BaseException:
-            if job is not None:
+            for job in made:
                 job.cancel()
             raise
 

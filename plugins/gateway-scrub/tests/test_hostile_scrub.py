@@ -463,6 +463,7 @@ LONG = {
 }
 
 
+@pytest.mark.soak  # it is timed: on a busy machine it says nothing
 @pytest.mark.parametrize("name", LONG)
 def test_a_long_request_does_not_hold_up_the_others(name: str) -> None:
     async def longest_wait() -> float:
