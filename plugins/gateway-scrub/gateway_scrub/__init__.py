@@ -16,7 +16,8 @@ scrubber, values        the same without a gateway: texts, messages; JSON values
 commands, view          `gateway scrub`, and what it shows; stretches, json_stream: files of any size, as text and as JSON
 """
 
+from gateway_scrub.rules import Rule
 from gateway_scrub.scrubber import Blocked, Scrubber
 from gateway_scrub.spans import Span
 
-__all__ = ["Blocked", "Scrubber", "Span"]
+__all__ = ["Blocked", "Rule", "Scrubber", "Span"]

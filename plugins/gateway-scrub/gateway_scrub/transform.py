@@ -41,12 +41,11 @@ from gateway_scrub.across import spread, text_runs
 from gateway_scrub.conversation import MASK, Conversation, How
 from gateway_scrub.conversations import Conversations
 from gateway_scrub.detect import THREAD_CHARACTERS, Detectors, apart
-from gateway_scrub.options import ScrubOptions
+from gateway_scrub.options import PERSONAL, SECRET, ScrubOptions
 from gateway_scrub.restore import Restorer
 from gateway_scrub.spans import Span
 from gateway_scrub.walk import Piece, walk
 
-PERSONAL, SECRET = "personal", "secret"
 SILENT = (Embed, Rerank)
 """Tasks whose answers hold no text: a type is enough there, and a text then gives the same vector in every conversation."""
 HOSTED = "hosted"

@@ -197,8 +197,10 @@ def test_folding_leads_back_to_what_it_folded(text: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["1", "a1", "://a:", "<<<", "eyJ", "-----BEGIN PRIVATE KEY-----", "phone 1 ", "sk-a-", "00:", "12 a"]
 )
+@pytest.mark.timeout(20)  # what backtracks takes minutes
 def test_no_pattern_hangs_on_a_long_row_of_the_same(piece: str) -> None:
-    assert Scanner().find(piece * (20_000 // len(piece))) is not None
+    text = piece * (20_000 // len(piece))
+    assert all(0 <= span.start < span.end <= len(text) for span in Scanner().find(text))
 
 
 PEM = "-----BEGIN " + "PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj\n" * 3 + "-----END PRIVATE KEY-----"
