@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from operator import length_hint
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from gateway.bars import Bars
@@ -178,6 +178,18 @@ class Batch:
             self._progress(LABEL, self._done, self._total)
 
 
+def next_of(queue: SimpleQueue[T]) -> T:
+    """What comes next. Ctrl-C ends the wait, and is itself raised.
+
+    A signal that comes just before a thread begins to wait does not wake it: so it waits for a second at a time.
+    """
+    while True:
+        try:
+            return queue.get(timeout=1.0)
+        except Empty:
+            continue
+
+
 class Handed(Generic[T]):
     """One thread's iterable as an async one of another's, whose every item the first thread reads when it is wanted."""
 
@@ -189,7 +201,7 @@ class Handed(Generic[T]):
     def serve(self) -> None:
         """Read what is wanted, until `end`."""
         items = iter(self._items)
-        while (wanted := self._wanted.get()) is not None:
+        while (wanted := next_of(self._wanted)) is not None:
             item = next(items, END)
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 wanted.get_loop().call_soon_threadsafe(_give, wanted, item)

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from gateway.batch import Handed
+from gateway.batch import Handed, next_of
 from gateway.errors import Closed
 
 T = TypeVar("T")
@@ -68,7 +68,10 @@ class Job(Generic[T]):
         # Not in the Future itself: Ctrl-C in the midst of Condition.wait becomes "cannot release un-acquired lock".
         ended: SimpleQueue[Future[T]] = SimpleQueue()
         self.ended.add_done_callback(ended.put)
-        ended.get(timeout=timeout_s)
+        if timeout_s is None:
+            next_of(ended)
+        else:
+            ended.get(timeout=timeout_s)
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from gateway.batch import Handed, in_thread
+from gateway.batch import Handed, in_thread, next_of
 from gateway.card import ModelCard, Need
 from gateway.decision import Decision
 from gateway.errors import Closed, GatewayError
@@ -181,7 +181,7 @@ class SyncStream(Generic[R]):
 
     def __iter__(self) -> Iterator[Delta | Restart]:
         job = self._begin()
-        while (delta := self._ready.get()) is not None:
+        while (delta := next_of(self._ready)) is not None:
             if self._full and self._ready.empty() and self._room is not None:
                 self._full = False
                 self._loop.soon(self._room.set)

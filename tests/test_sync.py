@@ -386,3 +386,43 @@ def test_a_stream_begun_before_a_fork_is_refused_in_the_child() -> None:
             os._exit(1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
+
+
+CTRL_C_ELSEWHERE = """
+import asyncio, signal, sys, threading
+from gateway import Chat, ChatResponse, Delta, Gateway, ModelCard, ModelService
+
+class Silent(ModelService):
+    card = ModelCard(name="silent", tasks=frozenset({Chat}))
+
+    async def run(self, request, /):
+        await asyncio.Event().wait()
+
+    async def stream(self, request, /):
+        await asyncio.Event().wait()
+        yield Delta("never")
+
+def interrupt():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+with Gateway([Silent()]) as gw:
+    gw.models()
+    threading.Timer(0.3, interrupt).start()
+    try:
+        if sys.argv[1] == "run":
+            gw.chat("hello")
+        elif sys.argv[1] == "stream":
+            with gw.stream(Chat.ask("hello")) as stream:
+                list(stream)
+        else:
+            gw.map([Chat.ask("hello")])
+    except KeyboardInterrupt:
+        print("KeyboardInterrupt")
+"""
+
+
+@pytest.mark.parametrize("verb", ["run", "stream", "map"])
+def test_ctrl_c_that_does_not_wake_the_waiting_thread_is_raised_all_the_same(verb: str) -> None:
+    """It comes to another thread here. One that comes just before a thread begins to wait does not wake it either."""
+    done = subprocess.run([sys.executable, "-c", CTRL_C_ELSEWHERE, verb], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.returncode) == ("KeyboardInterrupt\n", 0), done.stderr
